@@ -1,0 +1,3 @@
+//! momo, a replicated file store: read the floors from the bottom (`base`) to the top (`cli`).
+
+pub mod base;

@@ -1,0 +1,3 @@
+//! Floor 7: argv to exit code.
+
+fn main() {}
