@@ -1,0 +1,269 @@
+//! What nodes say to each other: control messages between cores, and requests and answers on bulk connections.
+//!
+//! A peer connection begins with [`MAGIC`] and the handshake of rule R20; after it both sides send frames:
+//! ```text
+//! kind(1) zero(3) length(4, little-endian) crc32c of the payload(4, little-endian) payload(length)
+//! ```
+//! A control connection carries [`Message`]s one way. A bulk connection carries one [`Request`] after another, each answered before the next.
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Birth, Command, Reply};
+use super::record::{Copy, Mode};
+use crate::base::digest::{Md5, Sha256};
+use crate::base::id::{Boot, ClusterId, NodeId, OperationId};
+use crate::base::path::FilePath;
+
+/// The first bytes of a peer connection; no other protocol begins so.
+pub const MAGIC: [u8; 8] = *b"\x01momo-p1";
+
+/// From one core to another. Any may be lost or come twice; Raft's own travel in order per link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "m", rename_all = "snake_case")]
+pub enum Message {
+    /// A Raft message, protobuf; sent as a frame of its own kind.
+    Raft {
+        /// The encoded `eraftpb::Message`.
+        #[serde(skip)]
+        bytes: Vec<u8>,
+    },
+    /// Who I am and what I remember (rule R13): sent when a link comes up, and answered in kind.
+    Hello(Hello),
+    /// The cluster is born; only from the member with the lowest id, and only to the empty.
+    Birth(Birth),
+    /// You are a member of this cluster again, without a vote for now.
+    Admit {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// Please propose this (rule R3). Answered by `Proposed` or not at all.
+    Propose {
+        /// The command, with its id.
+        command: Command,
+    },
+    /// What became of a command sent by `Propose`.
+    Proposed {
+        /// The command's id.
+        id: OperationId,
+        /// Its fate.
+        fate: Fate,
+    },
+    /// Signs of life and figures, to the leader and back.
+    Heartbeat {
+        /// The sender's start.
+        boot: Boot,
+        /// Its figures.
+        figures: Figures,
+    },
+    /// Fetch a copy of this object (leader to target).
+    Fetch(Fetch),
+    /// A fetch ended (target to leader).
+    Fetched {
+        /// The job.
+        job: JobId,
+        /// Why it failed; `None` when the copy is durable and being committed.
+        error: Option<String>,
+    },
+}
+
+/// What a node is and remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its cluster; `None` for an empty node.
+    pub cluster: Option<ClusterId>,
+    /// Its start.
+    pub boot: Boot,
+    /// Born, and nothing has happened since: its log holds nothing beyond the birth.
+    pub newborn: Option<Birth>,
+    /// The last index of its log.
+    pub last_index: u64,
+    /// The highest index the *receiver* ever acknowledged to the sender; a receiver whose log is shorter has been restored from something older, and must not vote.
+    pub remembers: u64,
+    /// Whether this is the answer to a `Hello`.
+    pub answer: bool,
+}
+
+/// What became of a proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// Committed and applied on the leader at `index`.
+    Committed {
+        /// Its place in the log.
+        index: u64,
+        /// What applying answered.
+        reply: Reply,
+    },
+    /// Not proposed: this node does not lead.
+    NotLeader {
+        /// Who does, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// Not proposed: refused by the check before the proposal, or the leader is busy.
+    Refused {
+        /// Why.
+        reply: Reply,
+    },
+}
+
+/// Figures of a node, in the leader's memory only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Bytes of its data directories, together.
+    pub total_bytes: u64,
+    /// Of these, free for objects.
+    pub free_bytes: u64,
+    /// Share of time its busiest disk was busy since the last figures, 0 to 1.
+    pub io_busy: f64,
+    /// Share of CPU time used, 0 to 1.
+    pub cpu_used: f64,
+    /// Share of memory used, 0 to 1.
+    pub memory_used: f64,
+    /// Open connections.
+    pub connections: u32,
+    /// Copy jobs queued or running.
+    pub jobs: u32,
+    /// Index applied.
+    pub applied: u64,
+    /// Program version.
+    #[serde(default)]
+    pub version: String,
+}
+
+/// A copy job's identity: a stray or repeated order does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JobId {
+    /// Term of the leader that gave it.
+    pub term: u64,
+    /// Its number in that term.
+    pub sequence: u64,
+}
+
+/// An order to fetch an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The job.
+    pub job: JobId,
+    /// The object.
+    pub sha256: Sha256,
+    /// Its size.
+    pub size: u64,
+    /// Who has it, best first.
+    pub holders: Vec<NodeId>,
+}
+
+/// A node and those it passes the bytes on to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// Who receives.
+    pub node: NodeId,
+    /// To whom it passes on while it receives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<Self>,
+}
+
+/// What a bulk connection is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "r", rename_all = "snake_case")]
+pub enum Request {
+    /// Keep these bytes: `size` bytes follow as block frames, then [`BodyEnd`]. Answered by [`Answer::Stored`].
+    Store {
+        /// The upload they belong to; pinned until put or abandoned.
+        upload: OperationId,
+        /// Which part of it.
+        part: u16,
+        /// Bytes to come.
+        size: u64,
+        /// To whom to pass them on.
+        next: Vec<Hop>,
+    },
+    /// Send an object from an offset. Answered by [`Answer::Content`] and block frames.
+    Read {
+        /// The object.
+        sha256: Sha256,
+        /// First byte wanted; a multiple of the block size.
+        offset: u64,
+    },
+    /// Rows of the catalog for a member that is too far behind: block frames of rows, then [`BodyEnd`].
+    Snapshot,
+    /// A leg of a primary-splay upload is durable here (rule R22). Answered by [`Answer::Leg`].
+    Leg(Leg),
+    /// Is this object there and whole? Answered by [`Answer::Content`] without body, or an error.
+    Probe {
+        /// The object.
+        sha256: Sha256,
+    },
+    /// Are you there?
+    Ping,
+}
+
+/// A durable leg, reported to daemon 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// The name.
+    pub path: FilePath,
+    /// Bytes.
+    pub size: u64,
+    /// MD5.
+    pub md5: Md5,
+    /// SHA-256.
+    pub sha256: Sha256,
+    /// Where it lies.
+    pub copy: Option<Copy>,
+    /// The leg's own upload id, for its pin.
+    pub upload: OperationId,
+}
+
+/// The end of a body: what the sender computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyEnd {
+    /// Digest of the whole; `None` when the sender gives up and the bytes are void.
+    pub sha256: Option<Sha256>,
+}
+
+/// Answers on a bulk connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "a", rename_all = "snake_case")]
+pub enum Answer {
+    /// These copies are durable: the answering node's and those behind it.
+    Stored {
+        /// Node and directory of each.
+        copies: Vec<Copy>,
+        /// Nodes that did not keep it, and why, for the log.
+        failed: Vec<(NodeId, String)>,
+    },
+    /// The object is here.
+    Content {
+        /// Its size.
+        size: u64,
+    },
+    /// What became of a leg: `Some` index once a command that counts it is committed, `None` when no upload claims it.
+    Leg {
+        /// The committed index to wait for.
+        committed: Option<u64>,
+        /// The mode in force, for the log.
+        mode: Mode,
+    },
+    /// Where a snapshot stands: applied index and term, configuration, in front of its rows.
+    Snapshot(SnapshotHead),
+    /// I am here.
+    Pong,
+    /// Not done; the connection can be used again unless a body was under way.
+    Error {
+        /// Why.
+        message: String,
+    },
+}
+
+/// What a snapshot of the catalog stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotHead {
+    /// Last index applied in it.
+    pub index: u64,
+    /// The term of that index.
+    pub term: u64,
+    /// Voters and learners (Raft ids) at that index.
+    pub voters: Vec<u64>,
+    /// See `voters`.
+    pub learners: Vec<u64>,
+}

@@ -1,0 +1,201 @@
+//! Rows of the catalog's tables: what is remembered about files, objects, nodes and the mode. JSON, so that old rows survive new fields.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::base::digest::{Md5, Sha256};
+use crate::base::id::{Boot, DirId, NodeId, OperationId, Version};
+use crate::base::path::FilePath;
+use crate::base::table::TableError;
+use crate::base::time::Wall;
+
+/// A mode digit of the Momo protocol, and the code of a whole-file strategy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum Mode {
+    /// 0: the entry node keeps the only copy.
+    None,
+    /// 1: each daemon passes the bytes on to the next.
+    Chain,
+    /// 2: the entry node sends to all others at once.
+    Splay,
+    /// 3: the client sends to each daemon itself.
+    PrimarySplay,
+}
+
+impl Mode {
+    /// All modes, by digit.
+    pub const ALL: [Self; 4] = [Self::None, Self::Chain, Self::Splay, Self::PrimarySplay];
+
+    /// The digit on the wire, 0 to 3.
+    pub const fn digit(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Chain => 1,
+            Self::Splay => 2,
+            Self::PrimarySplay => 3,
+        }
+    }
+
+    /// The mode behind a digit; only 0 to 3 exist.
+    pub fn from_digit(digit: u64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(digit).ok()?).copied()
+    }
+
+    /// The mode's name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Chain => "chain",
+            Self::Splay => "splay",
+            Self::PrimarySplay => "primary-splay",
+        }
+    }
+}
+
+impl TryFrom<u8> for Mode {
+    type Error = &'static str;
+
+    fn try_from(digit: u8) -> Result<Self, Self::Error> {
+        Self::from_digit(digit.into()).ok_or("a mode is 0, 1, 2 or 3")
+    }
+}
+
+impl From<Mode> for u8 {
+    fn from(mode: Mode) -> Self {
+        mode.digit()
+    }
+}
+
+/// One version of a file (tables `files` and `history`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// The file's name.
+    pub path: FilePath,
+    /// When in commit order this version was made.
+    pub version: Version,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// SHA-256 of the whole file (of one of several parts: of the part hashes).
+    pub sha256: Sha256,
+    /// MD5 of the whole file, where the door that took it needed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5: Option<Md5>,
+    /// Name of the replication strategy that placed it (`core/replication`).
+    pub strategy: String,
+    /// Class the writer asked for.
+    pub class: String,
+    /// The pieces in order; empty for an empty file.
+    pub parts: Vec<Part>,
+    /// Copies each part should have.
+    pub want: u8,
+    /// Who owns it, when it came by a door that knows identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// When the name was first created, by the clock of the entry node.
+    pub created: Wall,
+    /// When this version was written, by the clock of the entry node.
+    pub modified: Wall,
+    /// The upload that brought the bytes.
+    pub upload: OperationId,
+}
+
+/// A piece of a file: one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Bytes of the piece, never 0.
+    pub size: u64,
+    /// The object that holds it.
+    pub sha256: Sha256,
+}
+
+/// A durable copy: a node *and* the directory on it (rule R9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Copy {
+    /// The node.
+    #[serde(rename = "n")]
+    pub node: NodeId,
+    /// Its data directory.
+    #[serde(rename = "d")]
+    pub dir: DirId,
+}
+
+/// Where an object lies (table `objects`). The row is removed with the last reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// Bytes.
+    pub size: u64,
+    /// Durable copies, sorted, each once.
+    pub copies: Vec<Copy>,
+    /// How many versions of files refer to it.
+    pub references: u32,
+    /// Copies it should have: the most any of its references asked for.
+    pub want: u8,
+}
+
+/// What an operator said about a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Administrative {
+    /// In full use.
+    #[default]
+    Alive,
+    /// Serves what it has, takes nothing new.
+    Readonly,
+    /// About to leave.
+    Drain,
+    /// Known to be away for a while.
+    Down,
+    /// Gone for good.
+    Dead,
+}
+
+/// A member of the cluster (table `nodes`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name for people.
+    pub name: String,
+    /// Where its peer door listens, `host:port`.
+    pub address: String,
+    /// Whether it may vote.
+    pub manages: bool,
+    /// Whether it keeps objects.
+    pub stores: bool,
+    /// What an operator said.
+    #[serde(default)]
+    pub administrative: Administrative,
+    /// Whether the leader finds it answering.
+    pub alive: bool,
+    /// Its data directories that are in service.
+    #[serde(default)]
+    pub dirs: Vec<DirId>,
+    /// The start it last registered with.
+    pub boot: Boot,
+    /// The newest kind of command it understands.
+    pub knows: u32,
+}
+
+/// The look-back triple: the last change of mode (tables `modes` and `meta`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeRecord {
+    /// The mode before.
+    pub old: Mode,
+    /// The mode since.
+    pub new: Mode,
+    /// When, in Unix nanoseconds; strictly greater than the change before.
+    pub timestamp: u64,
+    /// Who or what changed it, for people.
+    pub cause: String,
+}
+
+/// A value as a row.
+pub fn to_row<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("rows hold nothing that JSON cannot say")
+}
+
+/// A row as a value; what does not parse is a damaged table.
+pub fn from_row<T: DeserializeOwned>(row: &[u8]) -> Result<T, TableError> {
+    serde_json::from_slice(row)
+        .map_err(|error| TableError(format!("a row does not parse: {error}")))
+}
