@@ -1,3 +1,6 @@
 //! Floor 4: the threads that carry out what the core decides, and the verbs through which doors ask.
 
+pub mod clock;
+pub mod frame;
+pub mod handshake;
 pub mod verbs;

@@ -12,6 +12,7 @@ use super::command::{Birth, Command, Reply};
 use super::record::{Copy, Mode};
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{Boot, ClusterId, NodeId, OperationId};
+use crate::base::limit::{BLOCK_BYTES, FRAME_BYTES};
 use crate::base::path::FilePath;
 
 /// The first bytes of a peer connection; no other protocol begins so.
@@ -266,4 +267,110 @@ pub struct SnapshotHead {
     pub voters: Vec<u64>,
     /// See `voters`.
     pub learners: Vec<u64>,
+}
+
+/// Bytes of a frame's header.
+pub const HEADER_BYTES: usize = 12;
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A JSON value.
+    Control,
+    /// A Raft message.
+    Raft,
+    /// Bytes of an object, or rows of a snapshot.
+    Block,
+}
+
+/// A frame's header, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What follows.
+    pub kind: Kind,
+    /// Bytes that follow.
+    pub length: u32,
+    /// Their CRC32C.
+    pub crc: u32,
+}
+
+impl Header {
+    /// The header as bytes.
+    pub fn print(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = match self.kind {
+            Kind::Control => 1,
+            Kind::Raft => 2,
+            Kind::Block => 3,
+        };
+        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.crc.to_le_bytes());
+        bytes
+    }
+
+    /// Bytes as a header; `None` for an unknown kind, or a length over the limit of its kind.
+    pub fn parse(bytes: [u8; HEADER_BYTES]) -> Option<Self> {
+        let [kind, 0, 0, 0, l0, l1, l2, l3, c0, c1, c2, c3] = bytes else {
+            return None;
+        };
+        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+        let (kind, most) = match kind {
+            1 => (Kind::Control, FRAME_BYTES),
+            2 => (Kind::Raft, FRAME_BYTES),
+            3 => (Kind::Block, BLOCK_BYTES),
+            _ => return None,
+        };
+        let crc = u32::from_le_bytes([c0, c1, c2, c3]);
+        (length as usize <= most).then_some(Self { kind, length, crc })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_parses_to_what_was_printed_and_nothing_oversized_does() {
+        let header = Header {
+            kind: Kind::Block,
+            length: 77,
+            crc: 0xdead_beef,
+        };
+        assert_eq!(Header::parse(header.print()), Some(header));
+        let most = u32::try_from(BLOCK_BYTES).unwrap() + 1;
+        assert_eq!(
+            Header::parse(
+                Header {
+                    length: most,
+                    ..header
+                }
+                .print()
+            ),
+            None
+        );
+        assert_eq!(Header::parse([9; HEADER_BYTES]), None);
+    }
+
+    #[test]
+    fn messages_survive_the_way_through_json() {
+        let message = Message::Propose {
+            command: Command {
+                v: 1,
+                id: OperationId {
+                    node: NodeId(1),
+                    boot: Boot(2),
+                    sequence: 3,
+                },
+                operation: super::super::command::Operation::Abandon {
+                    upload: OperationId {
+                        node: NodeId(1),
+                        boot: Boot(2),
+                        sequence: 9,
+                    },
+                },
+            },
+        };
+        let text = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
+    }
 }
