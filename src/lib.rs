@@ -1,3 +1,4 @@
 //! momo, a replicated file store: read the floors from the bottom (`base`) to the top (`cli`).
 
 pub mod base;
+pub mod store;
