@@ -1,6 +1,8 @@
 //! Floor 4: the threads that carry out what the core decides, and the verbs through which doors ask.
 
+pub mod bulk;
 pub mod clock;
 pub mod frame;
 pub mod handshake;
+pub mod links;
 pub mod verbs;
