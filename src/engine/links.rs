@@ -78,7 +78,9 @@ impl Links {
 
     /// Whether the link to a peer is up.
     pub fn is_up(&self, node: NodeId) -> bool {
-        self.links.get(&node).is_some_and(|link| link.up.load(Ordering::Acquire))
+        self.links
+            .get(&node)
+            .is_some_and(|link| link.up.load(Ordering::Acquire))
     }
 }
 
@@ -132,7 +134,8 @@ impl Runner {
             if left.is_zero() {
                 return;
             }
-            if let Err(RecvTimeoutError::Disconnected) = self.messages.recv_timeout(left.min(LOOK)) {
+            if let Err(RecvTimeoutError::Disconnected) = self.messages.recv_timeout(left.min(LOOK))
+            {
                 return;
             }
         }
@@ -140,7 +143,10 @@ impl Runner {
 
     fn report(&self, state: LinkState) {
         self.up.store(state == LinkState::Up, Ordering::Release);
-        let _ = self.events.send(Event::Link { node: self.node, state });
+        let _ = self.events.send(Event::Link {
+            node: self.node,
+            state,
+        });
     }
 
     fn carry(&self, mut stream: FrameStream) -> String {
@@ -158,10 +164,13 @@ impl Runner {
                 return "closed by the peer".to_owned();
             }
             let more = self.messages.try_iter().take(BATCH);
-            let sent = first.into_iter().chain(more).try_for_each(|message| match message {
-                Message::Raft { bytes } => stream.queue_raft(&bytes),
-                other => stream.queue(&other),
-            });
+            let sent = first
+                .into_iter()
+                .chain(more)
+                .try_for_each(|message| match message {
+                    Message::Raft { bytes } => stream.queue_raft(&bytes),
+                    other => stream.queue(&other),
+                });
             if let Err(error) = sent.and_then(|()| stream.flush()) {
                 return error.to_string();
             }
