@@ -1,6 +1,6 @@
 //! Frames over a socket: one buffered reader, one gathering writer, a deadline on every call.
 
-use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -135,6 +135,11 @@ impl FrameStream {
             kind: header.kind,
             crc: header.crc,
         })
+    }
+
+    /// Waits for the first byte of a frame, as long as one read may take. False when the other side has closed.
+    pub fn wait(&mut self) -> io::Result<bool> {
+        self.input.fill_buf().map(|bytes| !bytes.is_empty())
     }
 
     /// Reads a JSON frame.

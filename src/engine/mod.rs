@@ -4,5 +4,8 @@ pub mod bulk;
 pub mod clock;
 pub mod frame;
 pub mod handshake;
+pub mod legs;
 pub mod links;
+pub mod pins;
+pub mod settings;
 pub mod verbs;

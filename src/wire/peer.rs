@@ -178,12 +178,14 @@ pub enum Request {
         /// To whom to pass them on.
         next: Vec<Hop>,
     },
-    /// Send an object from an offset. Answered by [`Answer::Content`] and block frames.
+    /// Send blocks of an object. Answered by [`Answer::Content`] and block frames.
     Read {
         /// The object.
         sha256: Sha256,
-        /// First byte wanted; a multiple of the block size.
-        offset: u64,
+        /// First block wanted, from 0.
+        block: u64,
+        /// Blocks wanted.
+        count: u64,
     },
     /// Rows of the catalog for a member that is too far behind: block frames of rows, then [`BodyEnd`].
     Snapshot,
