@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod core;
+pub mod doors;
 pub mod engine;
 pub mod store;
 pub mod wire;
