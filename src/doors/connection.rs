@@ -67,7 +67,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            idle: Duration::from_secs(300),
+            idle: Duration::from_mins(5),
             head: Duration::from_secs(30),
             stall: Duration::from_secs(30),
             close: Duration::from_secs(1),

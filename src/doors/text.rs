@@ -26,7 +26,7 @@ use crate::wire::text::{
 /// Of a refused body below this size the rest is read and thrown away, so that the connection can go on; a larger one ends it.
 const REFUSED_BODY_BYTES: u64 = 64 * 1024 * 1024;
 /// How long the rest of a refused body may take.
-const REFUSED_BODY_TIME: Duration = Duration::from_secs(60);
+const REFUSED_BODY_TIME: Duration = Duration::from_mins(1);
 /// Files asked of the catalog at a time while listing.
 const LIST_PAGE: usize = 512;
 /// Changes of mode shown.
