@@ -137,6 +137,11 @@ impl FrameStream {
         })
     }
 
+    /// True when bytes that were not asked for yet are here already.
+    pub fn has_buffered(&self) -> bool {
+        !self.input.buffer().is_empty()
+    }
+
     /// Waits for the first byte of a frame, as long as one read may take. False when the other side has closed.
     pub fn wait(&mut self) -> io::Result<bool> {
         self.input.fill_buf().map(|bytes| !bytes.is_empty())

@@ -27,7 +27,7 @@ const LEG_SILENCE: Duration = Duration::from_secs(5);
 pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
     let report = engine.report();
     if !report.born {
-        return Err(Failure::refused(Code::Unavailable, report.detail));
+        return Err(Failure::refused(Code::Unavailable, report.waiting.unwrap_or_default()));
     }
     if request.class != DEFAULT_CLASS {
         let class = &request.class;
@@ -62,7 +62,7 @@ fn refuse_early(engine: &Arc<Engine>, request: &Put) -> Result<(), Failure> {
 fn plan(engine: &Arc<Engine>, request: &Put) -> Result<(&'static str, Plan), Failure> {
     let catalog = engine.catalog()?;
     let (name, reach) = match &request.strategy {
-        Strategy::Current => match query::mode(&catalog).map_err(tables_failed)?.new {
+        Strategy::Current => match query::mode(&catalog).map_err(tables_failed)?.map_or(Mode::None, |mode| mode.new) {
             Mode::PrimarySplay => (Mode::Splay.name(), Reach::Around),
             mode => (mode.name(), Reach::Around),
         },
