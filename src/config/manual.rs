@@ -285,15 +285,22 @@ impl Sample {
             return;
         }
         if explained {
-            let _ = writeln!(text, "# {} ({})", row.doc, row.field.kind());
+            let _ = match (value, row.default) {
+                (None, Otherwise::Unset(words)) => {
+                    writeln!(
+                        text,
+                        "# {} ({}; default: {words})",
+                        row.doc,
+                        row.field.kind()
+                    )
+                }
+                _ => writeln!(text, "# {} ({})", row.doc, row.field.kind()),
+            };
         }
         let _ = match (value, row.default) {
             (Some(value), _) => writeln!(text, "{}={value}", row.name),
             (None, Otherwise::Value(value)) => writeln!(text, "#{}={value}", row.name),
-            (None, Otherwise::Unset(words)) => {
-                writeln!(text, "#{}=   (default: {words})", row.name)
-            }
-            (None, Otherwise::Refused) => writeln!(text, "#{}=", row.name),
+            (None, Otherwise::Unset(_) | Otherwise::Refused) => writeln!(text, "#{}=", row.name),
         };
     }
 }
