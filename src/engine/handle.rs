@@ -35,7 +35,7 @@ impl Handle {
     }
 
     fn mode_or_start(&self) -> Result<ModeRecord, TableError> {
-        Ok(query::mode(&self.0.tables)?.unwrap_or_else(|| self.start_mode()))
+        if self.0.report().born { query::mode(&self.0.tables) } else { Ok(self.start_mode()) }
     }
 
     /// Before the cluster is born: the first mode of the order.

@@ -119,7 +119,7 @@ pub fn sample(engine: &Arc<Engine>) {
         if report.role != Role::Leader {
             continue;
         }
-        let Ok(Some(current)) = query::mode(&engine.tables) else { continue };
+        let Ok(current) = query::mode(&engine.tables) else { continue };
         if seen.replace(current.timestamp).is_some_and(|before| before != current.timestamp) {
             controller.changed_from_outside(clock::mono());
         }

@@ -1,7 +1,6 @@
 //! The listening side of peer connections: messages for the core, and requests for bytes.
 
 use std::io::{self, BufReader};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use crate::base::limit::BLOCK_BYTES;
 use crate::base::table::{Table, TableError, Tables};
 use crate::core::catalog;
 use crate::core::node::Event;
-use crate::engine::frame::FrameStream;
+use crate::engine::frame::{FrameStream, SharedSocket};
 use crate::engine::handshake::{self, Role};
 use crate::engine::put;
 use crate::engine::shared::Engine;
@@ -27,7 +26,7 @@ const IDLE: Duration = Duration::from_mins(5);
 const DRIVER_FULL: Duration = Duration::from_secs(3);
 
 /// Authenticates a peer, then serves it until it leaves or the node stops. An error says why it was cut off.
-pub fn serve(engine: &Arc<Engine>, input: BufReader<TcpStream>) -> io::Result<()> {
+pub fn serve(engine: &Arc<Engine>, input: BufReader<SharedSocket>) -> io::Result<()> {
     let (stream, from, role) = handshake::accept(input, &engine.peers.identity())?;
     match role {
         Role::Control => control(engine, stream, from),
@@ -90,7 +89,7 @@ fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
                     put::answer_leg(engine, &leg, || stream.send(&Answer::Pong).is_ok());
                 let mode = catalog::query::mode(&engine.tables)
                     .map_err(|error| io::Error::other(error.to_string()))?
-                    .map_or(crate::wire::record::Mode::None, |mode| mode.new);
+                    .new;
                 stream.send(&Answer::Leg { committed, mode })?;
             }
             Request::Probe { sha256 } => {
