@@ -14,15 +14,15 @@ pub enum Table {
     History,
     /// SHA-256 (32 bytes) to size, copies and references of an object.
     Objects,
-    /// SHA-256 of every object that has fewer copies than wanted.
+    /// Number of nodes (1 byte), SHA-256 of every object that lies on fewer nodes than wanted: fewest copies first.
     Debts,
     /// Node number (2 bytes, big-endian) to the node.
     Nodes,
-    /// Timestamp (8 bytes, big-endian) to a change of mode.
+    /// Timestamp (8 bytes, big-endian, inverted: newest first) to a change of mode.
     Modes,
-    /// Operation id (18 bytes) of a command to the reply it got (rule R4).
+    /// Operation id (18 bytes) of a command to the reply it got (rule R4); node number (2 bytes) to how far it has come.
     Replies,
-    /// Upload id (18 bytes) that was given up (rule R5).
+    /// Upload id (18 bytes) to its fate, put or given up (rule R5); node number (2 bytes) to how far it has come.
     Abandoned,
 }
 
