@@ -10,7 +10,6 @@ use crate::base::path::FilePath;
 use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::core::mode;
-use crate::core::node::Role;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::{
     Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs,

@@ -72,13 +72,13 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new() -> Self {
+    fn new() -> Result<Self, sysinfo::Error> {
         let kinds = RefreshKind::nothing()
-            .with_cpu(CpuRefreshKind::nothing().with_cpu_usage())
+            .with_cpu(CpuRefreshKind::nothing().with_usage())
             .with_memory(MemoryRefreshKind::nothing().with_ram());
-        let mut system = System::new_with_specifics(kinds);
+        let mut system = System::new_with_specifics(kinds)?;
         system.refresh_cpu_usage();
-        Self { system }
+        Ok(Self { system })
     }
 
     fn look(&mut self) -> Sample {
@@ -96,7 +96,13 @@ impl Sampler {
 /// The sampler: looks at the load every interval, at once at the start; where this node leads, the controller decides about the mode.
 pub fn sample(engine: &Arc<Engine>) {
     let settings = &engine.settings;
-    let mut sampler = Sampler::new();
+    let mut sampler = match Sampler::new() {
+        Ok(sampler) => sampler,
+        Err(error) => {
+            log::error!(target: "momo::metrics", "no figures of this machine, the mode stays: {error}");
+            return;
+        }
+    };
     let mut controller = Controller::new(
         settings.modes.clone(),
         settings.min_threshold,
