@@ -178,6 +178,8 @@ pub(super) fn counted(tables: &dyn Tables, part: &PlacedPart) -> Result<Vec<Copy
     Ok(copies.into_iter().collect())
 }
 
+/// A refusal, in the form in which judgements are passed on.
+#[allow(clippy::unnecessary_wraps)]
 fn no(code: Code, message: String) -> Option<Reply> {
     Some(Reply::Rejected { code, message })
 }

@@ -86,23 +86,23 @@ fn write(
         }
         None => tables.batch.delete(Table::Objects, &sha256.0),
     }
-    let owed = before.and_then(owed);
-    let owes = after.as_ref().and_then(self::owed);
-    if owed == owes {
+    let was = before.and_then(owed);
+    let is = after.as_ref().and_then(owed);
+    if was == is {
         return Ok(());
     }
-    if let Some(nodes) = owed {
+    if let Some(nodes) = was {
         tables
             .batch
             .delete(Table::Debts, &query::debt_key(nodes, sha256));
     }
-    if let Some(nodes) = owes {
+    if let Some(nodes) = is {
         tables
             .batch
             .put(Table::Debts, &query::debt_key(nodes, sha256), to_row(&()));
     }
     let count = query::debts(tables)?;
-    let count = match (owed, owes) {
+    let count = match (was, is) {
         (None, Some(_)) => count.saturating_add(1),
         (Some(_), None) => count.saturating_sub(1),
         _ => return Ok(()),
