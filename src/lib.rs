@@ -3,6 +3,7 @@
 pub mod base;
 pub mod config;
 pub mod core;
+pub mod doors;
 pub mod engine;
 pub mod store;
 pub mod wire;

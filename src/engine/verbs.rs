@@ -37,6 +37,9 @@ pub trait Verbs: Send + Sync {
     /// The mode in force: what this node knows now, without asking others.
     fn mode(&self) -> ModeRecord;
 
+    /// The mode to answer to a Momo client that sent this timestamp: what the look-back triple says for this node.
+    fn negotiate(&self, timestamp: u64) -> Mode;
+
     /// The mode after a fresh read, and its history, newest first, at most `limit` changes.
     fn mode_history(&self, limit: usize) -> Result<Vec<ModeRecord>, Failure>;
 
