@@ -3,4 +3,5 @@
 pub mod base;
 pub mod core;
 pub mod engine;
+pub mod store;
 pub mod wire;

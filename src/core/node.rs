@@ -168,7 +168,7 @@ pub enum Effect {
     Say {
         /// How important.
         level: Level,
-        /// Name of the event, snake_case, as in the specs.
+        /// Name of the event, in `snake_case`, as in the specs.
         event: &'static str,
         /// One line.
         text: String,
