@@ -64,6 +64,8 @@ pub struct Progressed {
     pub commands: Vec<(u64, Vec<u8>)>,
     /// Reads that may go on once the index is applied: number and index.
     pub reads: Vec<(u64, u64)>,
+    /// Whether the tables stand further than before, if only by an empty entry.
+    pub moved: bool,
     /// Whether voters or learners changed.
     pub reconfigured: bool,
 }
@@ -495,7 +497,7 @@ impl Consensus {
 
     /// On the leader: a peer has lost what it had; what is known of it is void.
     pub fn reset_progress(&mut self, node: NodeId) {
-        if !self.leads() || node == self.node {
+        if self.matched(node).unwrap_or(0) == 0 || node == self.node {
             return;
         }
         self.snapshots.remove(&node.raft());
@@ -649,6 +651,11 @@ impl Consensus {
         }
     }
 
+    /// Whether [`Consensus::advance`] has something to do.
+    pub fn has_more(&self) -> bool {
+        self.raw.has_ready()
+    }
+
     /// Works off what Raft has ready; `None` when there is nothing. Commands must be applied before the next call.
     pub fn advance(&mut self, turn: &mut Turn<'_>) -> Result<Option<Progressed>, Fatal> {
         if !self.raw.has_ready() {
@@ -740,6 +747,7 @@ impl Consensus {
                 }
             }
         }
+        into.moved = true;
         self.head.index = index;
         self.head.term = term;
         let head = self.head.clone();

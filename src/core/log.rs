@@ -24,8 +24,30 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log without entries that begins behind `head`.
-    pub fn behind(head: SnapshotHead, start: HardState) -> Self {
+    /// The log of a new cluster, which begins behind its birth.
+    pub fn new_cluster(head: SnapshotHead) -> Self {
+        let mut start = HardState::default();
+        start.term = head.term;
+        start.commit = head.index;
+        Self::behind(head, start)
+    }
+
+    /// The log of a new member, which has nothing until a leader sends it the catalog.
+    pub fn new_member() -> Self {
+        Self::behind(Self::nothing(), HardState::default())
+    }
+
+    /// Where empty tables stand.
+    pub const fn nothing() -> SnapshotHead {
+        SnapshotHead {
+            index: 0,
+            term: 0,
+            voters: Vec::new(),
+            learners: Vec::new(),
+        }
+    }
+
+    fn behind(head: SnapshotHead, start: HardState) -> Self {
         Self {
             base: (head.index, head.term),
             entries: VecDeque::new(),
@@ -329,6 +351,9 @@ mod tests {
         log.append(&[entry(2, 1), entry(3, 1)]);
         let some = log.entries(2, 4, 1, GetEntriesContext::empty(false));
         assert_eq!(some.unwrap().len(), 1);
-        assert!(log.entries(1, 3, None, GetEntriesContext::empty(false)).is_err());
+        assert!(
+            log.entries(1, 3, None, GetEntriesContext::empty(false))
+                .is_err()
+        );
     }
 }
