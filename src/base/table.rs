@@ -16,6 +16,8 @@ pub enum Table {
     Objects,
     /// Number of nodes (1 byte), SHA-256 of every object that lies on fewer nodes than wanted: fewest copies first.
     Debts,
+    /// SHA-256 (32 bytes) and path of every file whose newest version has the object as a part; no value.
+    Names,
     /// Node number (2 bytes, big-endian) to the node.
     Nodes,
     /// Timestamp (8 bytes, big-endian, inverted: newest first) to a change of mode.
@@ -28,12 +30,13 @@ pub enum Table {
 
 impl Table {
     /// Every table, in the order in which a store lays them out.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
         Self::Files,
         Self::History,
         Self::Objects,
         Self::Debts,
+        Self::Names,
         Self::Nodes,
         Self::Modes,
         Self::Replies,
@@ -48,6 +51,7 @@ impl Table {
             Self::History => "history",
             Self::Objects => "objects",
             Self::Debts => "debts",
+            Self::Names => "names",
             Self::Nodes => "nodes",
             Self::Modes => "modes",
             Self::Replies => "replies",

@@ -6,3 +6,6 @@ pub mod mode;
 pub mod node;
 pub mod repair;
 pub mod replication;
+pub mod settings;
+
+pub use settings::Settings;

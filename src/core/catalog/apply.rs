@@ -131,6 +131,7 @@ impl Step<'_, '_> {
         }
         let mut dropped = Vec::new();
         if let Some(old) = old {
+            ledger::unname(self.tables, &old);
             let key = query::history_key(&old.path, old.version);
             self.tables.batch.put(Table::History, &key, to_row(&old));
             let kept = query::history_rows(self.tables, &put.path)?;
@@ -142,6 +143,7 @@ impl Step<'_, '_> {
         }
         let key = put.path.as_str().as_bytes();
         self.tables.batch.put(Table::Files, key, to_row(&record));
+        ledger::name(self.tables, &record);
         self.notes.push(Note::Touched(put.path.clone()));
         self.settle(put.upload, Fate::Put(self.version))?;
         self.release(&dropped)?;
@@ -153,6 +155,7 @@ impl Step<'_, '_> {
             return Ok(self.version);
         };
         let version = record.version;
+        ledger::unname(self.tables, &record);
         let mut dropped = vec![record];
         self.tables
             .batch

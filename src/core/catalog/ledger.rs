@@ -3,7 +3,7 @@
 use super::{meta, query};
 use crate::base::digest::Sha256;
 use crate::base::table::{Overlay, Table, TableError};
-use crate::wire::record::{Copy, ObjectRecord, to_row};
+use crate::wire::record::{Copy, FileRecord, ObjectRecord, to_row};
 
 /// One more version refers to an object, and these copies of it are durable.
 pub(super) fn hold(
@@ -38,6 +38,21 @@ pub(super) fn release(tables: &mut Overlay<'_>, sha256: &Sha256) -> Result<bool,
     });
     write(tables, sha256, Some(&before), after)?;
     Ok(rest == 0)
+}
+
+/// The newest version of a name refers to its parts: found by object when a copy arrives later.
+pub(super) fn name(tables: &mut Overlay<'_>, record: &FileRecord) {
+    for part in &record.parts {
+        let key = query::name_key(&part.sha256, record.path.as_str());
+        tables.batch.put(Table::Names, &key, Vec::new());
+    }
+}
+
+/// This version is not the newest of its name any more.
+pub(super) fn unname(tables: &mut Overlay<'_>, record: &FileRecord) {
+    for part in &record.parts {
+        tables.batch.delete(Table::Names, &query::name_key(&part.sha256, record.path.as_str()));
+    }
 }
 
 /// The copies of an object become what `change` makes of them.

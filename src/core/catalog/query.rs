@@ -130,6 +130,38 @@ pub fn latest_boot(tables: &dyn Tables, node: NodeId) -> Result<Option<Boot>, Ta
     super::once::latest_boot(tables, node)
 }
 
+/// The files whose newest version has this object as a part, at most 1,000.
+pub fn names(tables: &dyn Tables, sha256: &Sha256) -> Result<Vec<FilePath>, TableError> {
+    let from = name_key(sha256, "");
+    let rows = tables.range(Table::Names, &from, None, 1_000)?;
+    rows.iter()
+        .map_while(|(key, _)| key.strip_prefix(&sha256.0))
+        .map(|path| {
+            std::str::from_utf8(path)
+                .ok()
+                .and_then(|path| FilePath::new(path).ok())
+                .ok_or_else(|| TableError("a name that is none".to_owned()))
+        })
+        .collect()
+}
+
+/// At most `limit` objects behind `after`, by digest.
+pub fn objects_after(
+    tables: &dyn Tables,
+    after: Option<&Sha256>,
+    limit: usize,
+) -> Result<Vec<(Sha256, ObjectRecord)>, TableError> {
+    let from = after.map_or_else(Vec::new, |after| [&after.0[..], &[0]].concat());
+    let rows = tables.range(Table::Objects, &from, None, limit)?;
+    rows.iter()
+        .map(|(key, row)| {
+            let key = <[u8; 32]>::try_from(key.as_slice());
+            let key = key.map_err(|_| TableError("an object's key is no digest".to_owned()))?;
+            Ok((Sha256(key), from_row(row)?))
+        })
+        .collect()
+}
+
 /// Why a file cannot be written under this name now, in words for the writer: a parent is a file, the name is a
 /// folder, or what is there is not what is expected.
 pub fn name_conflict(
@@ -239,4 +271,9 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut next = prefix.get(..=last)?.to_vec();
     *next.last_mut()? += 1;
     Some(next)
+}
+
+/// The key of a name by object: digest, then path.
+pub(super) fn name_key(sha256: &Sha256, path: &str) -> Vec<u8> {
+    [&sha256.0[..], path.as_bytes()].concat()
 }
