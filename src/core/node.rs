@@ -731,10 +731,6 @@ impl Node {
     /// The leader's verdicts on who lives.
     fn verdicts(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
         let serves = self.consensus.as_ref().is_some_and(Consensus::serves);
-        if serves && self.proposals.verdicts() > 0 {
-            // One round of verdicts at a time: the next is about tables that know of the last.
-            return Ok(());
-        }
         let verdicts = self.health.tick(turn.mono(), serves, &turn.tables)?;
         let deadline = turn.mono() + VERDICT_DEADLINE;
         for operation in verdicts {

@@ -107,11 +107,6 @@ impl Proposals {
         self.own.is_empty()
     }
 
-    /// How many of them nobody waits for.
-    pub fn verdicts(&self) -> usize {
-        self.own.values().filter(|own| own.ticket.is_none()).count()
-    }
-
     /// A new command of this node, handed over by the next [`Proposals::work`].
     pub fn add(
         &mut self,

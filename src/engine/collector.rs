@@ -1,6 +1,6 @@
 //! Rule R6: removes objects that nothing refers to, after a grace period, a fresh read, and a last look under the object's lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -26,6 +26,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Candidates {
     since: Mutex<HashMap<Sha256, Instant>>,
     given_up: Mutex<Vec<OperationId>>,
+    lost: Mutex<HashSet<Sha256>>,
     overflowed: AtomicBool,
 }
 
@@ -45,6 +46,14 @@ impl Candidates {
         let mut given_up = self.given_up.lock();
         if given_up.len() < REMEMBERED {
             given_up.push(upload);
+        }
+    }
+
+    /// The catalog counts a copy here that was not found, or is bad: to be looked at, and dropped from the catalog.
+    pub fn lost(&self, sha256: Sha256) {
+        let mut lost = self.lost.lock();
+        if lost.len() < REMEMBERED {
+            lost.insert(sha256);
         }
     }
 
@@ -72,9 +81,10 @@ pub fn run(engine: &Arc<Engine>) {
             continue;
         }
         if walk || engine.candidates.overflowed.swap(false, Ordering::Relaxed) {
-            walk = !walk_all(engine);
+            walk = !(engine.fresh() && inventory(engine) && walk_all(engine));
         }
         abandon(engine);
+        disown(engine);
         let due = engine.candidates.due(engine.settings.garbage_grace);
         if due.is_empty() {
             continue;
@@ -103,6 +113,68 @@ fn abandon(engine: &Arc<Engine>) {
                 engine.candidates.given_up.lock().extend(&uploads[done..]);
                 return;
             }
+        }
+    }
+}
+
+/// Copies that the catalog counts here and that are not here, or not whole, are dropped from it: repair makes them again.
+fn disown(engine: &Arc<Engine>) {
+    let lost = std::mem::take(&mut *engine.candidates.lost.lock());
+    for sha256 in lost {
+        if let Err(failure) = disown_one(engine, sha256) {
+            log::debug!(target: "momo::disown_later", "{sha256}: {failure}");
+            engine.candidates.lost(sha256);
+        }
+    }
+}
+
+fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
+    let known = query::object(&engine.catalog()?, &sha256).map_err(super::shared::tables_failed)?;
+    let Some(object) = known else { return Ok(()) };
+    let here = match engine.objects.stat(&sha256) {
+        Ok(Some(stat)) if stat.size == object.size && engine.objects.verify(&sha256).is_ok_and(|whole| whole) => {
+            Some(stat.dir)
+        }
+        _ => None,
+    };
+    for copy in object.copies {
+        if copy.node != engine.node() || Some(copy.dir) == here {
+            continue;
+        }
+        match engine.commit(Operation::DropCopy { sha256, copy, others: 0 }) {
+            Ok(_) => log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again"),
+            Err(Failure::Refused { code: Code::NotFound, .. }) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
+}
+
+/// At start: compares what the catalog counts here with what lies here (an emptied disk, a lost file).
+fn inventory(engine: &Arc<Engine>) -> bool {
+    let mut after: Option<Sha256> = None;
+    loop {
+        let page = match query::objects_after(&engine.tables, after.as_ref(), 512) {
+            Ok(page) => page,
+            Err(error) => {
+                log::error!(target: "momo::inventory", "{error}");
+                return false;
+            }
+        };
+        let Some((last, _)) = page.last() else { return true };
+        after = Some(*last);
+        for (sha256, object) in page {
+            let stat = engine.objects.stat(&sha256).ok().flatten();
+            let counted = object.copies.iter().filter(|copy| copy.node == engine.node());
+            let wrong = |copy: &Copy| {
+                stat.is_none_or(|stat| stat.dir != copy.dir || stat.size != object.size)
+            };
+            if counted.into_iter().any(wrong) {
+                engine.candidates.lost(sha256);
+            }
+        }
+        if engine.is_stopping() {
+            return false;
         }
     }
 }
@@ -155,7 +227,7 @@ fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let removed = engine.objects.remove(&sha256, || {
+    let removed = engine.objects.remove(&sha256, None, || {
         !engine.pins.is_pinned(&sha256)
             && matches!(
                 query::object(&engine.tables, &sha256),
@@ -181,7 +253,7 @@ fn adopt(engine: &Arc<Engine>, sha256: Sha256, size: u64, copy: Copy) -> Result<
             Ok(())
         }
         Ok(false) => {
-            let _ = engine.objects.remove(&sha256, || true);
+            let _ = engine.objects.remove(&sha256, None, || true);
             Ok(())
         }
         Err(error) => Err(Failure::refused(Code::Internal, error.to_string())),

@@ -27,7 +27,7 @@ const LEG_SILENCE: Duration = Duration::from_secs(5);
 pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
     let report = engine.report();
     if !report.born {
-        return Err(Failure::refused(Code::Unavailable, report.detail));
+        return Err(Failure::refused(Code::Unavailable, report.waiting.unwrap_or_default()));
     }
     if request.class != DEFAULT_CLASS {
         let class = &request.class;

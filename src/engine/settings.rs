@@ -74,6 +74,8 @@ pub struct Settings {
     pub commit_deadline: Duration,
     /// A hop that takes no bytes for so long is left out (rule R11).
     pub hop_stall: Duration,
+    /// How long a body may pause before its connection is given up.
+    pub body_pause: Duration,
     /// How long legs and their upload wait for each other (rule R22).
     pub leg_wait: Duration,
     /// Grace before unreferenced objects go (rule R6).

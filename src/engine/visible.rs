@@ -1,5 +1,7 @@
 //! Rule R8: keeps the visible tree in line with the catalog. Each name is looked up and linked under a lock of its own, so that the last look wins.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 
 use crate::base::digest::Sha256;
@@ -16,12 +18,23 @@ const STRIPES: usize = 64;
 pub struct Visible {
     tree: Tree,
     stripes: Vec<Mutex<()>>,
+    behind: AtomicBool,
 }
 
 impl Visible {
     /// Over an opened tree.
     pub fn new(tree: Tree) -> Self {
-        Self { tree, stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() }
+        Self { tree, stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(), behind: AtomicBool::new(false) }
+    }
+
+    /// A change could not be queued: the whole tree is to be looked at.
+    pub fn fell_behind(&self) {
+        self.behind.store(true, Ordering::Release);
+    }
+
+    /// Whether it fell behind since the last question.
+    pub fn catch_up(&self) -> bool {
+        self.behind.swap(false, Ordering::AcqRel)
     }
 
     /// Makes the link of `path` what the catalog says it is, or removes it.

@@ -385,6 +385,7 @@ mod tests {
                     },
                 },
             },
+            again: true,
         };
         let text = serde_json::to_string(&message).unwrap();
         assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);

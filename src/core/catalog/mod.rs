@@ -2,6 +2,8 @@
 
 pub mod apply;
 pub mod check;
+mod ledger;
+mod once;
 pub mod query;
 
 use crate::base::digest::Sha256;
