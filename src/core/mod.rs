@@ -1,4 +1,11 @@
 //! Floor 3, decisions: event in, effects out; no clock, no sockets, no files, no threads, no chance.
 
+pub mod catalog;
+pub mod health;
+pub mod mode;
 pub mod node;
+pub mod repair;
 pub mod replication;
+pub mod settings;
+
+pub use settings::Settings;
