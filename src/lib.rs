@@ -4,4 +4,5 @@ pub mod base;
 pub mod config;
 pub mod core;
 pub mod engine;
+pub mod store;
 pub mod wire;

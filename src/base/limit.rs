@@ -30,7 +30,7 @@ pub const FRAME_BYTES: usize = 4 * 1024 * 1024;
 pub const COMMAND_BYTES: usize = 64 * 1024;
 /// Entries a Raft message carries at most, in bytes.
 pub const RAFT_MESSAGE_BYTES: u64 = 1024 * 1024;
-const _: () = assert!(RAFT_MESSAGE_BYTES as usize + COMMAND_BYTES < FRAME_BYTES);
+const _: () = assert!(RAFT_MESSAGE_BYTES + (COMMAND_BYTES as u64) < FRAME_BYTES as u64);
 /// Entries proposed and not yet committed, in bytes; beyond it a leader answers "busy".
 pub const UNCOMMITTED_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -71,7 +71,7 @@ pub const REPLIES_KEPT: u64 = 4_096;
 /// Earlier versions kept per file.
 pub const VERSIONS_KEPT: usize = 3;
 /// A change of mode dated further ahead of the leader's clock than this is refused (rule R19).
-pub const MODE_AHEAD: Duration = Duration::from_secs(5 * 60);
+pub const MODE_AHEAD: Duration = Duration::from_mins(5);
 /// Space kept free on a disk for log and tables (rule R18): below it new objects are refused and deletes still work.
 pub const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 

@@ -2,3 +2,6 @@
 
 pub mod node;
 pub mod replication;
+pub mod settings;
+
+pub use settings::Settings;

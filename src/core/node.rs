@@ -2,11 +2,15 @@
 //!
 //! One law: call [`Node::handle`] with one event, then [`Node::poll`] until it gives `None`. Effects are carried out in order.
 
+use std::collections::VecDeque;
+use std::fmt;
+
+use super::settings::Settings;
 use crate::base::digest::Sha256;
 use crate::base::id::{ClusterId, NodeId, OperationId, Ticket};
 use crate::base::path::FilePath;
-use crate::base::table::Batch;
-use crate::base::time::Mono;
+use crate::base::table::{Batch, TableError, Tables};
+use crate::base::time::{Mono, Now};
 use crate::wire::command::{Birth, Operation, Reply};
 use crate::wire::peer::{Fetch, Figures, JobId, Message, SnapshotHead};
 
@@ -136,6 +140,8 @@ pub enum Effect {
     },
     /// Remember durably, before any later effect: the birth, or the cluster this node belongs to.
     Remember(Memory),
+    /// Empty log and tables, durably, before any later effect: they are damaged or older than what this node once acknowledged, and it starts anew without a vote.
+    Forget,
     /// A name changed: bring the visible tree in line with the catalog.
     Touched {
         /// Which name.
@@ -162,7 +168,7 @@ pub enum Effect {
     Say {
         /// How important.
         level: Level,
-        /// Name of the event, snake_case, as in the specs.
+        /// Name of the event, in `snake_case`, as in the specs.
         event: &'static str,
         /// One line.
         text: String,
@@ -213,6 +219,142 @@ pub enum Memory {
     Admitted(ClusterId),
     /// The highest index each voter acknowledged, by node (rule R13).
     Acknowledged(Vec<(NodeId, u64)>),
+}
+
+/// What a start of the process found on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Why the log cannot be trusted (rule R15): damage that is not a torn tail, or a log that is gone although something is remembered. The rest but `memory` is ignored then.
+    pub damaged: Option<String>,
+    /// The newest hard state in the log.
+    pub hard_state: Option<Vec<u8>>,
+    /// Index of the last entry that was cut off; 0 when none ever was.
+    pub base_index: u64,
+    /// The term of that entry.
+    pub base_term: u64,
+    /// The entries from `base_index + 1`, without gaps.
+    pub entries: Vec<LogRecord>,
+    /// What was remembered, oldest first; of a kind, the last counts.
+    pub memory: Vec<Memory>,
+}
+
+/// This node must stop; what it has acknowledged is on disk.
+#[derive(Debug)]
+pub enum Fatal {
+    /// What is on the disk cannot be right: an operator must look.
+    Damaged(String),
+    /// The log holds a kind of command that this program is too old for: an operator must upgrade it.
+    TooOld(String),
+    /// The tables or the log could not be read or written.
+    Disk(String),
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(why) => write!(f, "damaged state: {why}"),
+            Self::TooOld(why) => write!(f, "program too old: {why}"),
+            Self::Disk(why) => write!(f, "disk: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+impl From<TableError> for Fatal {
+    fn from(error: TableError) -> Self {
+        Self::Disk(error.to_string())
+    }
+}
+
+/// What a node does in Raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing: it is not a member yet, or not any more.
+    Outside,
+    /// Follows without a vote.
+    Learner,
+    /// Follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// How this node stands, after a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The cluster, once known.
+    pub cluster: Option<ClusterId>,
+    /// Whether this node takes part: it has been born or admitted, and its log is whole.
+    pub born: bool,
+    /// What it does.
+    pub role: Role,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Raft's term.
+    pub term: u64,
+    /// Index applied.
+    pub applied: u64,
+    /// Index known to be committed.
+    pub committed: u64,
+    /// Voters, sorted.
+    pub voters: Vec<NodeId>,
+    /// Learners, sorted.
+    pub learners: Vec<NodeId>,
+    /// Members this node has a link to, itself included, sorted.
+    pub up: Vec<NodeId>,
+    /// Why nothing can be committed now, for people: "1 of 3 daemons up, 2 needed". `None` when there is a leader.
+    pub waiting: Option<String>,
+    /// Index of the last snapshot installed since the start, 0 when none was.
+    pub snapshot: u64,
+    /// Proposals of this node under way.
+    pub proposals: usize,
+    /// Reads of this node under way.
+    pub reads: usize,
+}
+
+/// The core of a node: everything it decides, and nothing it does.
+pub struct Node {
+    settings: Settings,
+    effects: VecDeque<Effect>,
+}
+
+impl Node {
+    /// A node as it was when its process ended. Nothing happens before the first event.
+    pub fn new(
+        settings: Settings,
+        _recovered: Recovered,
+        _tables: &dyn Tables,
+    ) -> Result<Self, Fatal> {
+        Ok(Self {
+            settings,
+            effects: VecDeque::new(),
+        })
+    }
+
+    /// Takes one event. Every effect of the event before must have been polled.
+    pub fn handle(&mut self, _event: Event, _now: Now, _tables: &dyn Tables) -> Result<(), Fatal> {
+        assert!(self.effects.is_empty(), "effects of the last turn are left");
+        Ok(())
+    }
+
+    /// The next thing to be done.
+    pub fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to give [`Event::Time`] at the latest, if nothing else happens before.
+    pub fn deadline(&self) -> Option<Mono> {
+        None
+    }
+
+    /// How this node stands.
+    pub fn report(&self) -> Report {
+        let _ = &self.settings;
+        unimplemented!()
+    }
 }
 
 /// The answer to a thread.

@@ -12,6 +12,7 @@ use super::command::{Birth, Command, Reply};
 use super::record::{Copy, Mode};
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{Boot, ClusterId, NodeId, OperationId};
+use crate::base::limit::{BLOCK_BYTES, FRAME_BYTES};
 use crate::base::path::FilePath;
 
 /// The first bytes of a peer connection; no other protocol begins so.
@@ -177,12 +178,14 @@ pub enum Request {
         /// To whom to pass them on.
         next: Vec<Hop>,
     },
-    /// Send an object from an offset. Answered by [`Answer::Content`] and block frames.
+    /// Send blocks of an object. Answered by [`Answer::Content`] and block frames.
     Read {
         /// The object.
         sha256: Sha256,
-        /// First byte wanted; a multiple of the block size.
-        offset: u64,
+        /// First block wanted, from 0.
+        block: u64,
+        /// Blocks wanted.
+        count: u64,
     },
     /// Rows of the catalog for a member that is too far behind: block frames of rows, then [`BodyEnd`].
     Snapshot,
@@ -229,8 +232,8 @@ pub enum Answer {
     Stored {
         /// Node and directory of each.
         copies: Vec<Copy>,
-        /// Nodes that did not keep it, and why, for the log.
-        failed: Vec<(NodeId, String)>,
+        /// Nodes that did not keep it.
+        missed: Vec<Missed>,
     },
     /// The object is here.
     Content {
@@ -246,13 +249,24 @@ pub enum Answer {
     },
     /// Where a snapshot stands: applied index and term, configuration, in front of its rows.
     Snapshot(SnapshotHead),
-    /// I am here.
+    /// I am here; also sent every second while a leg waits for its upload.
     Pong,
     /// Not done; the connection can be used again unless a body was under way.
     Error {
         /// Why.
         message: String,
     },
+}
+
+/// A node that should have kept the bytes and did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// Which.
+    pub node: NodeId,
+    /// Why, for the log.
+    pub why: String,
+    /// It answers too slowly: not to be tried again for this upload.
+    pub stalled: bool,
 }
 
 /// What a snapshot of the catalog stands for.
@@ -266,4 +280,110 @@ pub struct SnapshotHead {
     pub voters: Vec<u64>,
     /// See `voters`.
     pub learners: Vec<u64>,
+}
+
+/// Bytes of a frame's header.
+pub const HEADER_BYTES: usize = 12;
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A JSON value.
+    Control,
+    /// A Raft message.
+    Raft,
+    /// Bytes of an object, or rows of a snapshot.
+    Block,
+}
+
+/// A frame's header, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What follows.
+    pub kind: Kind,
+    /// Bytes that follow.
+    pub length: u32,
+    /// Their CRC32C.
+    pub crc: u32,
+}
+
+impl Header {
+    /// The header as bytes.
+    pub fn print(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = match self.kind {
+            Kind::Control => 1,
+            Kind::Raft => 2,
+            Kind::Block => 3,
+        };
+        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.crc.to_le_bytes());
+        bytes
+    }
+
+    /// Bytes as a header; `None` for an unknown kind, or a length over the limit of its kind.
+    pub fn parse(bytes: [u8; HEADER_BYTES]) -> Option<Self> {
+        let [kind, 0, 0, 0, l0, l1, l2, l3, c0, c1, c2, c3] = bytes else {
+            return None;
+        };
+        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+        let (kind, most) = match kind {
+            1 => (Kind::Control, FRAME_BYTES),
+            2 => (Kind::Raft, FRAME_BYTES),
+            3 => (Kind::Block, BLOCK_BYTES),
+            _ => return None,
+        };
+        let crc = u32::from_le_bytes([c0, c1, c2, c3]);
+        (length as usize <= most).then_some(Self { kind, length, crc })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_parses_to_what_was_printed_and_nothing_oversized_does() {
+        let header = Header {
+            kind: Kind::Block,
+            length: 77,
+            crc: 0xdead_beef,
+        };
+        assert_eq!(Header::parse(header.print()), Some(header));
+        let most = u32::try_from(BLOCK_BYTES).unwrap() + 1;
+        assert_eq!(
+            Header::parse(
+                Header {
+                    length: most,
+                    ..header
+                }
+                .print()
+            ),
+            None
+        );
+        assert_eq!(Header::parse([9; HEADER_BYTES]), None);
+    }
+
+    #[test]
+    fn messages_survive_the_way_through_json() {
+        let message = Message::Propose {
+            command: Command {
+                v: 1,
+                id: OperationId {
+                    node: NodeId(1),
+                    boot: Boot(2),
+                    sequence: 3,
+                },
+                operation: super::super::command::Operation::Abandon {
+                    upload: OperationId {
+                        node: NodeId(1),
+                        boot: Boot(2),
+                        sequence: 9,
+                    },
+                },
+            },
+        };
+        let text = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
+    }
 }

@@ -1,0 +1,171 @@
+//! Frames over a socket: one buffered reader, one gathering writer, a deadline on every call.
+
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::base::digest::crc32c;
+use crate::wire::peer::{HEADER_BYTES, Header, Kind};
+
+/// Frames up to this size are gathered before they are written.
+const GATHER_BYTES: usize = 32 * 1024;
+
+/// A connection to a peer, after its handshake.
+#[derive(Debug)]
+pub struct FrameStream {
+    input: BufReader<TcpStream>,
+    gathered: Vec<u8>,
+}
+
+/// A frame that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// What it carries.
+    pub kind: Kind,
+    /// CRC32C of its payload, already compared.
+    pub crc: u32,
+}
+
+fn bad(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
+
+impl FrameStream {
+    /// Takes over a socket whose handshake is done; `input` may hold bytes already read.
+    pub fn new(input: BufReader<TcpStream>) -> Self {
+        Self {
+            input,
+            gathered: Vec::new(),
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &TcpStream {
+        self.input.get_ref()
+    }
+
+    /// Bounds every single read and write from now on.
+    pub fn set_timeouts(&self, read: Duration, write: Duration) -> io::Result<()> {
+        self.socket().set_read_timeout(Some(read))?;
+        self.socket().set_write_timeout(Some(write))
+    }
+
+    /// Bounds every single read from now on.
+    pub fn set_read_timeout(&self, read: Duration) -> io::Result<()> {
+        self.socket().set_read_timeout(Some(read))
+    }
+
+    /// True while nothing has come in unasked and the other side has not closed: a pooled connection that may be used again.
+    pub fn is_quiet(&self) -> bool {
+        if !self.input.buffer().is_empty() || self.socket().set_nonblocking(true).is_err() {
+            return false;
+        }
+        let quiet =
+            matches!(self.socket().peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        self.socket().set_nonblocking(false).is_ok() && quiet
+    }
+
+    /// Ends the connection in both directions.
+    pub fn close(&self) {
+        let _ = self.socket().shutdown(Shutdown::Both);
+    }
+
+    /// Gathers a JSON frame; [`Self::flush`] sends it.
+    pub fn queue<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
+        let payload = serde_json::to_vec(value)?;
+        self.queue_frame(Kind::Control, &payload, crc32c(&payload))
+    }
+
+    /// Gathers a Raft message.
+    pub fn queue_raft(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.queue_frame(Kind::Raft, payload, crc32c(payload))
+    }
+
+    /// Gathers or sends a block whose CRC32C is known.
+    pub fn queue_block(&mut self, payload: &[u8], crc: u32) -> io::Result<()> {
+        self.queue_frame(Kind::Block, payload, crc)
+    }
+
+    fn queue_frame(&mut self, kind: Kind, payload: &[u8], crc: u32) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).map_err(|_| bad("frame too long"))?;
+        let header = Header { kind, length, crc };
+        if Header::parse(header.print()).is_none() {
+            return Err(bad("frame too long"));
+        }
+        self.gathered.extend_from_slice(&header.print());
+        if self.gathered.len() + payload.len() <= GATHER_BYTES {
+            self.gathered.extend_from_slice(payload);
+            return Ok(());
+        }
+        write_both(self.input.get_ref(), &self.gathered, payload)?;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    /// Sends what is gathered.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let sent = self.input.get_ref().write_all(&self.gathered);
+        self.gathered.clear();
+        sent
+    }
+
+    /// Sends one JSON frame.
+    pub fn send<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
+        self.queue(value)?;
+        self.flush()
+    }
+
+    /// Reads a frame of any kind into `payload`, its CRC compared.
+    pub fn receive(&mut self, payload: &mut Vec<u8>) -> io::Result<Received> {
+        let mut header = [0; HEADER_BYTES];
+        self.input.read_exact(&mut header)?;
+        let header = Header::parse(header).ok_or_else(|| bad("not a frame, or too long"))?;
+        payload.resize(header.length as usize, 0);
+        self.input.read_exact(payload)?;
+        if crc32c(payload) != header.crc {
+            return Err(bad("a frame's checksum is wrong"));
+        }
+        Ok(Received {
+            kind: header.kind,
+            crc: header.crc,
+        })
+    }
+
+    /// True when bytes that were not asked for yet are here already.
+    pub fn has_buffered(&self) -> bool {
+        !self.input.buffer().is_empty()
+    }
+
+    /// Waits for the first byte of a frame, as long as one read may take. False when the other side has closed.
+    pub fn wait(&mut self) -> io::Result<bool> {
+        self.input.fill_buf().map(|bytes| !bytes.is_empty())
+    }
+
+    /// Reads a JSON frame.
+    pub fn receive_value<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        let mut payload = Vec::new();
+        match self.receive(&mut payload)?.kind {
+            Kind::Control => Ok(serde_json::from_slice(&payload)?),
+            Kind::Raft | Kind::Block => Err(bad("a control frame was expected")),
+        }
+    }
+}
+
+fn write_both(mut socket: &TcpStream, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+    while !first.is_empty() {
+        let sent = socket.write_vectored(&[IoSlice::new(first), IoSlice::new(second)])?;
+        if sent == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_first = sent.min(first.len());
+        first = &first[of_first..];
+        second = &second[sent - of_first..];
+    }
+    socket.write_all(second)
+}

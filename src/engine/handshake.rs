@@ -1,0 +1,238 @@
+//! Rule R20: who is on the other end of a peer connection, proved by the cluster's shared secret before anything else is parsed.
+//!
+//! ```text
+//! dialler  -> MAGIC(8) role(1) from(2) to(2) cluster(16) nonce(32)
+//! listener -> id(2) cluster(16) nonce(32) mac(32)       mac = HMAC-SHA256(secret, "listener" | transcript)
+//! dialler  -> mac(32)                                   mac = HMAC-SHA256(secret, "dialler"  | transcript)
+//! listener -> 1
+//! ```
+//! The transcript is every byte of the first two lines except the MACs, so both nonces, both ids, both cluster ids and the role are proved.
+//! It protects the handshake, not the stream.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+
+use crate::base::id::{ClusterId, NodeId};
+use crate::engine::frame::FrameStream;
+use crate::wire::peer::MAGIC;
+
+/// Time to authenticate.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The cluster's shared secret. Empty where every address is loopback and no file was given.
+#[derive(Clone)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What a peer connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Messages between cores, one way.
+    Control,
+    /// Requests and answers.
+    Bulk,
+}
+
+/// One side of a handshake.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This node.
+    pub node: NodeId,
+    /// Its cluster, once born.
+    pub cluster: Option<ClusterId>,
+    /// The shared secret.
+    pub secret: Secret,
+}
+
+const HELLO: usize = 8 + 1 + 2 + 2 + 16 + 32;
+const ANSWER: usize = 2 + 16 + 32;
+
+fn refused(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
+fn nonce() -> io::Result<[u8; 32]> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(nonce)
+}
+
+fn mac(secret: &Secret, side: &[u8], hello: &[u8], answer: &[u8]) -> Hmac<sha2::Sha256> {
+    let mut mac =
+        Hmac::<sha2::Sha256>::new_from_slice(&secret.0).expect("HMAC takes keys of any length");
+    mac.update(side);
+    mac.update(hello);
+    mac.update(answer);
+    mac
+}
+
+fn cluster_bytes(cluster: Option<ClusterId>) -> [u8; 16] {
+    cluster.map_or([0; 16], |id| id.0.to_be_bytes())
+}
+
+fn same_cluster(ours: Option<ClusterId>, theirs: [u8; 16]) -> io::Result<()> {
+    let theirs = u128::from_be_bytes(theirs);
+    match ours {
+        Some(id) if theirs != 0 && theirs != id.0 => Err(refused(format!(
+            "it belongs to another cluster, {}",
+            ClusterId(theirs)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Proves who we are to `to`, and has it prove who it is.
+pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Result<FrameStream> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let mut hello = Vec::with_capacity(HELLO);
+    hello.extend_from_slice(&MAGIC);
+    hello.push(match role {
+        Role::Control => 1,
+        Role::Bulk => 2,
+    });
+    hello.extend_from_slice(&us.node.key());
+    hello.extend_from_slice(&to.key());
+    hello.extend_from_slice(&cluster_bytes(us.cluster));
+    hello.extend_from_slice(&nonce()?);
+    let mut input = BufReader::with_capacity(16 * 1024, socket);
+    input.get_ref().write_all(&hello)?;
+
+    let mut answer = [0; ANSWER];
+    let mut proof = [0; 32];
+    input.read_exact(&mut answer)?;
+    input.read_exact(&mut proof)?;
+    mac(&us.secret, b"listener", &hello, &answer)
+        .verify_slice(&proof)
+        .map_err(|_| refused("it does not know the cluster's secret".to_owned()))?;
+    let [high, low, rest @ ..] = answer;
+    if NodeId(u16::from_be_bytes([high, low])) != to {
+        return Err(refused(format!(
+            "it is node {}",
+            u16::from_be_bytes([high, low])
+        )));
+    }
+    let mut theirs = [0; 16];
+    theirs.copy_from_slice(&rest[..16]);
+    same_cluster(us.cluster, theirs)?;
+    let ours: [u8; 32] = mac(&us.secret, b"dialler", &hello, &answer)
+        .finalize()
+        .into_bytes()
+        .into();
+    input.get_ref().write_all(&ours)?;
+    let mut last = [0];
+    input.read_exact(&mut last)?;
+    Ok(FrameStream::new(input))
+}
+
+/// The listening side; [`MAGIC`] is still in `input`. Gives the peer and what the connection is for.
+pub fn accept(
+    mut input: BufReader<TcpStream>,
+    us: &Identity,
+) -> io::Result<(FrameStream, NodeId, Role)> {
+    input.get_ref().set_read_timeout(Some(PATIENCE))?;
+    input.get_ref().set_write_timeout(Some(PATIENCE))?;
+    let mut hello = [0; HELLO];
+    input.read_exact(&mut hello)?;
+    let [magic @ .., _, _, _, _, _] = *hello.first_chunk::<13>().expect("longer");
+    let [role, from_high, from_low, to_high, to_low] = [8, 9, 10, 11, 12].map(|i| hello[i]);
+    if magic != MAGIC {
+        return Err(refused("it speaks another protocol".to_owned()));
+    }
+    let role = match role {
+        1 => Role::Control,
+        2 => Role::Bulk,
+        _ => {
+            return Err(refused(
+                "it wants a connection of an unknown kind".to_owned(),
+            ));
+        }
+    };
+    let from = NodeId(u16::from_be_bytes([from_high, from_low]));
+    let to = NodeId(u16::from_be_bytes([to_high, to_low]));
+
+    let mut answer = Vec::with_capacity(ANSWER + 32);
+    answer.extend_from_slice(&us.node.key());
+    answer.extend_from_slice(&cluster_bytes(us.cluster));
+    answer.extend_from_slice(&nonce()?);
+    let ours: [u8; 32] = mac(&us.secret, b"listener", &hello, &answer)
+        .finalize()
+        .into_bytes()
+        .into();
+    let expected = mac(&us.secret, b"dialler", &hello, &answer);
+    answer.extend_from_slice(&ours);
+    input.get_ref().write_all(&answer)?;
+
+    let mut proof = [0; 32];
+    input.read_exact(&mut proof)?;
+    expected
+        .verify_slice(&proof)
+        .map_err(|_| refused("it does not know the cluster's secret".to_owned()))?;
+    if to != us.node || from == us.node {
+        return Err(refused(format!("node {from} took this node for node {to}")));
+    }
+    let mut theirs = [0; 16];
+    theirs.copy_from_slice(&hello[13..29]);
+    same_cluster(us.cluster, theirs)?;
+    input.get_ref().write_all(&[1])?;
+    Ok((FrameStream::new(input), from, role))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    fn identity(node: u16, secret: &str, cluster: Option<u128>) -> Identity {
+        Identity {
+            node: NodeId(node),
+            cluster: cluster.map(ClusterId),
+            secret: Secret(secret.as_bytes().to_vec()),
+        }
+    }
+
+    fn shake(a: &Identity, to: u16, b: Identity) -> (io::Result<FrameStream>, io::Result<NodeId>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let other = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            accept(BufReader::new(socket), &b).map(|(_, from, _)| from)
+        });
+        let ours = dial(
+            TcpStream::connect(address).unwrap(),
+            a,
+            NodeId(to),
+            Role::Bulk,
+        );
+        (ours, other.join().unwrap())
+    }
+
+    #[test]
+    fn two_who_know_the_secret_meet() {
+        let (ours, theirs) = shake(&identity(0, "s", Some(1)), 2, identity(2, "s", None));
+        ours.unwrap();
+        assert_eq!(theirs.unwrap(), NodeId(0));
+    }
+
+    #[test]
+    fn strangers_wrong_numbers_and_other_clusters_are_refused() {
+        let us = identity(0, "s", Some(1));
+        for (to, other) in [
+            (2, identity(2, "wrong", Some(1))),
+            (1, identity(2, "s", Some(1))),
+            (2, identity(2, "s", Some(9))),
+        ] {
+            let (ours, theirs) = shake(&us, to, other);
+            assert!(ours.is_err() || theirs.is_err());
+        }
+    }
+}
