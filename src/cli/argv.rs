@@ -21,7 +21,9 @@ pub(super) fn normalise(
         rest.push(if literal { arg } else { doubled(arg, known) });
     }
     let original = |arg: &OsStr| {
-        ["--imp", "--id", "--file"].iter().any(|flag| is_flag(arg, flag))
+        ["--imp", "--id", "--file"]
+            .iter()
+            .any(|flag| is_flag(arg, flag))
             || ["--conf", "--server"].iter().any(|flag| is_flag(arg, flag))
     };
     if !rest.first().is_some_and(|first| original(first)) {
@@ -49,7 +51,10 @@ fn without_imp(args: Vec<OsString>) -> Result<(OsString, Vec<OsString>), String>
             None => args.next().ok_or("-imp wants a value: client or server")?,
         };
         if imp != "client" && imp != "server" {
-            return Err(format!("-imp is client or server, not '{}'", imp.to_string_lossy()));
+            return Err(format!(
+                "-imp is client or server, not '{}'",
+                imp.to_string_lossy()
+            ));
         }
     }
     Ok((imp, others))
@@ -58,7 +63,8 @@ fn without_imp(args: Vec<OsString>) -> Result<(OsString, Vec<OsString>), String>
 /// True for `flag` and `flag=value`.
 fn is_flag(arg: &OsStr, flag: &str) -> bool {
     let text = arg.to_string_lossy();
-    text.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    text.strip_prefix(flag)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
 /// `-name` and `-name=value` with a second dash, where `name` is a known long flag.
@@ -82,10 +88,14 @@ mod tests {
 
     fn words(text: &str) -> Result<String, String> {
         let known = ["id", "file", "conf", "json"].map(String::from);
-        let args = std::iter::once("momo").chain(text.split_whitespace()).map(OsString::from);
+        let args = std::iter::once("momo")
+            .chain(text.split_whitespace())
+            .map(OsString::from);
         let words = normalise(args, &known)?;
-        let words: Vec<String> =
-            words[1..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let words: Vec<String> = words[1..]
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         Ok(words.join(" "))
     }
 

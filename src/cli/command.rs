@@ -94,10 +94,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitCode {
 
 /// Says why, and turns it into the exit code.
 fn end(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else { return ExitCode::SUCCESS };
+    let Err(failure) = result else {
+        return ExitCode::SUCCESS;
+    };
     if !matches!(failure, Failure::Closed) {
-        let text: String =
-            failure.to_string().lines().map(|line| format!("momo: {line}\n")).collect();
+        let text: String = failure
+            .to_string()
+            .lines()
+            .map(|line| format!("momo: {line}\n"))
+            .collect();
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
     if matches!(failure, Failure::Usage(_)) {
@@ -108,7 +113,10 @@ fn end(result: Result<(), Failure>) -> ExitCode {
 
 /// Every long flag of every subcommand.
 fn long_flags(definition: &clap::Command) -> Vec<String> {
-    let own = definition.get_arguments().filter_map(clap::Arg::get_long).map(str::to_owned);
+    let own = definition
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .map(str::to_owned);
     own.chain(["help".to_owned(), "version".to_owned()])
         .chain(definition.get_subcommands().flat_map(long_flags))
         .collect()

@@ -27,6 +27,35 @@ impl Failure {
         }
     }
 
+    /// The same, with the name of what it is about.
+    pub(super) fn about(self, name: &str) -> Self {
+        match self {
+            Self::Failed(why) => Self::Failed(format!("{name}: {why}")),
+            Self::Usage(why) => Self::Usage(format!("{name}: {why}")),
+            Self::Unknown(why) => Self::Unknown(format!("{name}: {why}")),
+            Self::Closed => Self::Closed,
+        }
+    }
+
+    /// The same, with more words behind it.
+    pub(super) fn with(self, words: &str) -> Self {
+        match self {
+            Self::Failed(why) => Self::Failed(format!("{why}{words}")),
+            Self::Usage(why) => Self::Usage(format!("{why}{words}")),
+            Self::Unknown(why) => Self::Unknown(format!("{why}{words}")),
+            Self::Closed => Self::Closed,
+        }
+    }
+
+    /// The end of work on several things of which each has already said what went wrong.
+    pub(super) fn of_several(self) -> Self {
+        match self {
+            Self::Failed(_) => Self::Failed("not everything was done".to_owned()),
+            Self::Unknown(_) => Self::Unknown("for some of it".to_owned()),
+            other => other,
+        }
+    }
+
     /// The worse of two ends of work on several things: unknown before failed before usage before closed.
     pub(super) fn worse(self, other: Option<Self>) -> Self {
         let rank = |failure: &Self| match failure {

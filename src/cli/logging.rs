@@ -15,7 +15,11 @@ use crate::config::{Config, LogFormat};
 
 /// Starts logging to standard error as the configuration says. A second start is ignored.
 pub(super) fn start(config: &Config) {
-    let level = if config.global.debug { LevelFilter::Debug } else { LevelFilter::Info };
+    let level = if config.global.debug {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
+    };
     let logger: Box<dyn SharedLogger> = match config.log.log_format {
         LogFormat::Text => {
             let form = ConfigBuilder::new()
@@ -39,7 +43,10 @@ struct WholeLines<W: Write> {
 
 impl<W: Write> WholeLines<W> {
     fn new(sink: W) -> Self {
-        Self { line: Vec::new(), sink }
+        Self {
+            line: Vec::new(),
+            sink,
+        }
     }
 }
 
@@ -67,7 +74,10 @@ struct JsonLines<W: Write + Send> {
 
 impl<W: Write + Send> JsonLines<W> {
     fn new(level: LevelFilter, sink: W) -> Self {
-        Self { level, sink: Mutex::new(sink) }
+        Self {
+            level,
+            sink: Mutex::new(sink),
+        }
     }
 }
 
@@ -80,7 +90,9 @@ impl<W: Write + Send + 'static> Log for JsonLines<W> {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let line = line(since, record);
         // A log that cannot be written has nobody to tell.
         let _ = self.sink.lock().write_all(line.as_bytes());
@@ -94,7 +106,11 @@ impl<W: Write + Send + 'static> Log for JsonLines<W> {
 /// One record as one line.
 fn line(since: Duration, record: &Record<'_>) -> String {
     let wall = Wall(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).rfc3339();
-    let ts = format!("{}.{:03}Z", wall.trim_end_matches('Z'), since.subsec_millis());
+    let ts = format!(
+        "{}.{:03}Z",
+        wall.trim_end_matches('Z'),
+        since.subsec_millis()
+    );
     let event = record.target().rsplit("::").next().unwrap_or_default();
     let text = |value: &str| serde_json::Value::from(value).to_string();
     format!(

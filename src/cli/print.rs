@@ -7,7 +7,10 @@ use super::exit::Failure;
 /// Writes `text` to standard output.
 pub(super) fn out(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(of_stdout)
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(of_stdout)
 }
 
 /// Writes one JSON value and a line end to standard output.
@@ -25,5 +28,7 @@ pub(super) fn of_stdout(error: io::Error) -> Failure {
 
 /// Says something to the person at the terminal; nobody listening is no error.
 pub(super) fn warn(text: &str) {
-    let _ = io::stderr().lock().write_all(format!("momo: {text}\n").as_bytes());
+    let _ = io::stderr()
+        .lock()
+        .write_all(format!("momo: {text}\n").as_bytes());
 }

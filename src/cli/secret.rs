@@ -52,10 +52,15 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 /// Writes a new secret: 64 hexadecimal digits and a line end, mode 0600, synced.
 fn make(path: &Path) -> Result<(), Failure> {
     let mut chance = [0; SECRET_BYTES];
-    getrandom::fill(&mut chance).map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
+    getrandom::fill(&mut chance)
+        .map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
     let mut text: String = chance.iter().map(|byte| format!("{byte:02x}")).collect();
     text.push('\n');
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
     let mut file = match file {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             return Err(Failure::Failed(format!(
@@ -65,7 +70,9 @@ fn make(path: &Path) -> Result<(), Failure> {
         }
         other => other.map_err(of_file(path))?,
     };
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(of_file(path))
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(of_file(path))
 }
 
 /// That a daemon of this configuration may start: the secret is there and nobody else can read it, or no address of any
@@ -85,7 +92,10 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
         other => other.map_err(of_file(&path))?,
     };
     if !metadata.is_file() {
-        return Err(Failure::Failed(format!("{}: is not a file", path.display())));
+        return Err(Failure::Failed(format!(
+            "{}: is not a file",
+            path.display()
+        )));
     }
     if metadata.mode() & 0o077 != 0 {
         return Err(Failure::Failed(format!(
