@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -246,9 +246,4 @@ pub fn many(
             .into_iter()
             .try_for_each(|worker| worker.join().expect("a client thread"))
     })
-}
-
-/// Where a server of the floor program keeps its files, for the caller to count them.
-pub fn stored(folder: &Path, index: usize) -> PathBuf {
-    folder.join(format!("fan-{index}"))
 }

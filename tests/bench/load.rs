@@ -1,9 +1,7 @@
 //! Clients for many small files: the text door on kept connections, and the Momo protocol with a connection a file.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::thread;
 
 use crate::harness;
@@ -140,25 +138,4 @@ fn one(
         }
     }
     Ok(())
-}
-
-/// A `FILE PUT` of one large file from disk, for comparing the client's own cost.
-pub fn put_large(source: &Path, name: &str, address: SocketAddr) -> io::Result<()> {
-    let mut file = File::open(source)?;
-    let size = file.metadata()?.len();
-    let mut text = Text::dial(address)?;
-    text.send(crate::harness::text::put_head(name, "strategy=splay", size).as_bytes())?;
-    let mut block = vec![0_u8; crate::floor::BLOCK];
-    loop {
-        match file.read(&mut block)? {
-            0 => break,
-            count => text.send(&block[..count])?,
-        }
-    }
-    let answer = text.line()?;
-    if answer.starts_with("OK") {
-        Ok(())
-    } else {
-        Err(wrong(answer))
-    }
 }

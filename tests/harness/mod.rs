@@ -40,6 +40,8 @@ pub struct Shape {
     pub data: Vec<(usize, PathBuf)>,
     /// Where the cluster's folder is made; the system's temporary directory otherwise.
     pub parent: Option<PathBuf>,
+    /// Whether the log tells every step, or only what went wrong.
+    pub debug: bool,
     /// Whether the timers are made fast for tests; a measurement keeps the defaults.
     pub fast: bool,
 }
@@ -52,6 +54,7 @@ impl Default for Shape {
             extra: String::new(),
             data: Vec::new(),
             parent: None,
+            debug: true,
             fast: true,
         }
     }
@@ -109,12 +112,18 @@ impl Daemon {
         self.child.as_ref().expect("a running daemon").id()
     }
 
+    /// Whether it was started and neither killed nor waited for.
+    pub fn started(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Whether its process has not ended.
-    pub fn alive(&mut self) -> bool {
-        match &mut self.child {
-            Some(child) => child.try_wait().expect("state of a daemon").is_none(),
-            None => false,
-        }
+    pub fn alive(&self) -> bool {
+        self.started()
+            && fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+                .ok()
+                .and_then(|stat| stat.rsplit_once(')').map(|(_, rest)| rest.to_owned()))
+                .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
     }
 
     /// Sends a signal to its process.
@@ -250,9 +259,9 @@ impl Cluster {
         let addresses = free_addresses(shape.daemons * 2);
         let mut daemons = Vec::new();
         let mut text = format!(
-            "[global]\ndebug=true\nreplication_order={}\npolymorphic_system=false\n\n\
+            "[global]\ndebug={}\nreplication_order={}\npolymorphic_system=false\n\n\
              [metrics]\ninterval=300000\nfallback_interval=1800000\nmin_threshold=0.25\nmax_threshold=0.75\n\n",
-            shape.order
+            shape.debug, shape.order
         );
         if shape.fast {
             text.push_str(FAST);
@@ -297,7 +306,7 @@ impl Cluster {
     }
 
     /// Waits until every running daemon serves fresh look-ups.
-    pub fn wait_ready(&mut self) {
+    pub fn wait_ready(&self) {
         let running: Vec<usize> = self
             .daemons
             .iter()
@@ -310,7 +319,7 @@ impl Cluster {
     }
 
     /// Waits until one daemon serves fresh look-ups: it knows a leader and has applied what was committed.
-    pub fn wait_serving(&mut self, id: usize) {
+    pub fn wait_serving(&self, id: usize) {
         let start = Instant::now();
         loop {
             if !self.daemons[id].alive() {
@@ -362,7 +371,7 @@ impl Cluster {
     }
 
     /// Puts the cluster into a mode and waits until every running daemon knows it.
-    pub fn set_mode(&mut self, mode: u8) {
+    pub fn set_mode(&self, mode: u8) {
         let start = Instant::now();
         loop {
             let answer = self.daemons[0]
@@ -424,11 +433,12 @@ impl Cluster {
     }
 
     /// Every daemon that was started still runs.
-    pub fn assert_alive(&mut self) {
+    pub fn assert_alive(&self) {
         let dead: Vec<usize> = self
             .daemons
-            .iter_mut()
-            .filter_map(|daemon| (daemon.child.is_some() && !daemon.alive()).then_some(daemon.id))
+            .iter()
+            .filter(|daemon| daemon.started() && !daemon.alive())
+            .map(|daemon| daemon.id)
             .collect();
         assert!(dead.is_empty(), "daemons {dead:?} died\n{}", self.tails());
     }

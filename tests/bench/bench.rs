@@ -138,11 +138,6 @@ fn role(args: &[String]) -> io::Result<()> {
             number(4)?,
             &addresses(5)?,
         ),
-        "put-large" => load::put_large(
-            Path::new(text(1)?),
-            text(2)?,
-            *addresses(3)?.first().ok_or_else(bad)?,
-        ),
         word => load::run(
             Verb::of(word).ok_or_else(bad)?,
             text(1)?,
@@ -378,7 +373,7 @@ struct Ours {
 
 impl Ours {
     fn start(plan: &Plan) -> Self {
-        let mut cluster = Cluster::start(&Shape {
+        let cluster = Cluster::start(&Shape {
             fast: false,
             parent: Some(plan.folder.clone()),
             extra: "[gc]\ngrace=1000\n".to_owned(),
@@ -458,7 +453,7 @@ impl Ours {
         client(&mut command, &[]);
     }
 
-    fn memory_into(mut self, table: &mut Table) {
+    fn memory_into(self, table: &mut Table) {
         table.absolute("RSS, idle daemon", "MiB", self.idle_memory, 16.0);
         table.absolute(
             "RSS, peak over all uploads",
