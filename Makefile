@@ -109,7 +109,7 @@ install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
 		install -D -m 0644 conf/momo.conf $(DESTDIR)$(SYSCONFDIR)/momo/momo.conf; \
 	fi
 	install -d -m 0755 $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/local/bin/momo|$(PREFIX)/bin/momo|' systemd/momo@.service > $(DESTDIR)$(UNITDIR)/momo@.service
+	sed -e 's|/usr/local/bin/momo|$(PREFIX)/bin/momo|' -e 's|/etc/momo|$(SYSCONFDIR)/momo|' systemd/momo@.service > $(DESTDIR)$(UNITDIR)/momo@.service
 	install -m 0644 systemd/momo.target $(DESTDIR)$(UNITDIR)/momo.target
 	install -D -m 0644 systemd/sysusers.d/momo.conf $(DESTDIR)$(SYSUSERSDIR)/momo.conf
 	install -D -m 0644 systemd/tmpfiles.d/momo.conf $(DESTDIR)$(TMPFILESDIR)/momo.conf

@@ -1,4 +1,4 @@
-//! The floor program: the same bytes over std::net into three directories with the same syncs; no hash, no catalog.
+//! The floor program: the same bytes over `std::net` into three directories with the same syncs; no hash, no catalog.
 //!
 //! ```text
 //! P name_len(2) size(8) name body   ->  K        kept: file synced, renamed, directory synced

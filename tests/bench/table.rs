@@ -1,5 +1,7 @@
 //! The table that `make bench` prints: each figure beside its floor of the same run, its limit, and whether it holds.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 /// One figure.
@@ -101,13 +103,14 @@ impl Table {
                 Some(false) => "over",
                 None => "",
             };
-            out.push_str(&format!(
-                "| {} | {:.3} {} | {floor} | {ratio} | {limit} | {verdict} |\n",
+            let _ = writeln!(
+                out,
+                "| {} | {:.3} {} | {floor} | {ratio} | {limit} | {verdict} |",
                 row.figure, row.measured, row.unit
-            ));
+            );
         }
         for remark in &self.remarks {
-            out.push_str(&format!("\n- {remark}"));
+            let _ = write!(out, "\n- {remark}");
         }
         out
     }

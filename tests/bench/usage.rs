@@ -9,7 +9,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 /// Ticks of `/proc/<pid>/stat` in a second, the same on every Linux architecture in use.
 const TICKS: f64 = 100.0;
 /// A measured command that takes longer than this is a failure, not a figure.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Wall and CPU seconds of one piece of work.
 #[derive(Clone, Copy, Debug, Default)]

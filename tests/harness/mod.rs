@@ -322,9 +322,11 @@ impl Cluster {
     pub fn wait_serving(&self, id: usize) {
         let start = Instant::now();
         loop {
-            if !self.daemons[id].alive() {
-                panic!("daemon {id} ended\n{}", self.tails());
-            }
+            assert!(
+                self.daemons[id].alive(),
+                "daemon {id} ended\n{}",
+                self.tails()
+            );
             let fresh = self.daemons[id].text().and_then(|mut text| text.is_fresh());
             if matches!(fresh, Ok(true)) {
                 return;
