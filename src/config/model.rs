@@ -154,9 +154,9 @@ pub struct Server {
     pub text_admin: TextAdmin,
     /// Largest file taken, in bytes.
     pub max_file_bytes: u64,
-    /// SO_RCVBUF in bytes; 0 leaves it to the kernel.
+    /// `SO_RCVBUF` in bytes; 0 leaves it to the kernel.
     pub receive_buffer: u64,
-    /// SO_SNDBUF in bytes; 0 leaves it to the kernel.
+    /// `SO_SNDBUF` in bytes; 0 leaves it to the kernel.
     pub send_buffer: u64,
 }
 
