@@ -149,7 +149,11 @@ impl Engine {
     /// An id for a new upload.
     pub fn next_upload(&self) -> OperationId {
         let sequence = self.uploads.fetch_add(1, Ordering::Relaxed);
-        OperationId { node: self.node(), boot: self.boot, sequence }
+        OperationId {
+            node: self.node(),
+            boot: self.boot,
+            sequence,
+        }
     }
 
     /// A consistent view of the catalog as applied here.
@@ -179,7 +183,11 @@ impl Engine {
         let deadline = Instant::now() + patience;
         let mut applied = self.applied.lock();
         while *applied < index {
-            if self.applied_changed.wait_until(&mut applied, deadline).timed_out() {
+            if self
+                .applied_changed
+                .wait_until(&mut applied, deadline)
+                .timed_out()
+            {
                 return *applied >= index;
             }
         }
@@ -196,7 +204,9 @@ impl Engine {
         let (sender, receiver) = bounded(1);
         self.answers.lock().insert(ticket, sender);
         let answer = if self.tell(event(ticket), patience) {
-            receiver.recv_timeout(patience + DRIVER_GRACE).unwrap_or(Answered::Unknown)
+            receiver
+                .recv_timeout(patience + DRIVER_GRACE)
+                .unwrap_or(Answered::Unknown)
         } else {
             self.answers.lock().remove(&ticket);
             return None;
@@ -217,23 +227,39 @@ impl Engine {
     pub fn commit(&self, operation: Operation) -> Result<Committed, Failure> {
         let patience = self.settings.commit_deadline;
         let deadline = clock::mono() + patience;
-        let answer =
-            self.ask(patience, |ticket| Event::Propose { ticket, operation, deadline });
+        let answer = self.ask(patience, |ticket| Event::Propose {
+            ticket,
+            operation,
+            deadline,
+        });
         match answer {
             None => Err(Failure::refused(Code::Unavailable, "busy, try again")),
-            Some(Answered::Committed { index, reply: Reply::Done { version } }) => {
-                Ok(Committed { index, version })
-            }
+            Some(Answered::Committed {
+                index,
+                reply: Reply::Done { version },
+            }) => Ok(Committed { index, version }),
             Some(
-                Answered::Committed { reply: Reply::Rejected { code, message }, .. }
-                | Answered::Refused { reply: Reply::Rejected { code, message } },
+                Answered::Committed {
+                    reply: Reply::Rejected { code, message },
+                    ..
+                }
+                | Answered::Refused {
+                    reply: Reply::Rejected { code, message },
+                },
             ) => Err(Failure::Refused { code, message }),
-            Some(Answered::Unknown) => {
-                Err(Failure::Unknown { message: "no leader confirmed it in time".to_owned() })
-            }
-            Some(Answered::Refused { reply: Reply::Done { .. } } | Answered::Fresh | Answered::Stale) => {
-                Err(Failure::refused(Code::Internal, "the driver answered another question"))
-            }
+            Some(Answered::Unknown) => Err(Failure::Unknown {
+                message: "no leader confirmed it in time".to_owned(),
+            }),
+            Some(
+                Answered::Refused {
+                    reply: Reply::Done { .. },
+                }
+                | Answered::Fresh
+                | Answered::Stale,
+            ) => Err(Failure::refused(
+                Code::Internal,
+                "the driver answered another question",
+            )),
         }
     }
 
@@ -241,8 +267,8 @@ impl Engine {
     pub fn fresh(&self) -> bool {
         let patience = self.settings.read_fresh;
         let deadline = clock::mono() + patience;
-        let fresh = self.ask(patience, |ticket| Event::Read { ticket, deadline })
-            == Some(Answered::Fresh);
+        let fresh =
+            self.ask(patience, |ticket| Event::Read { ticket, deadline }) == Some(Answered::Fresh);
         if !fresh {
             log::warn!(target: "momo::read_stale", "no leader confirmed a read in time: serving what is here");
         }
