@@ -16,9 +16,6 @@ pub trait Verbs: Send + Sync {
     /// Which node this is.
     fn node(&self) -> NodeId;
 
-    /// The digit that the Momo door answers to a timestamp (spec: how a daemon picks the mode it answers).
-    fn negotiate(&self, timestamp: u64) -> Mode;
-
     /// Keeps a file: reads exactly `request.size` bytes from `body` (fewer only when it fails), and returns once the bytes are synced on as many nodes as the strategy asks and the name is committed.
     fn put(&self, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure>;
 
