@@ -231,6 +231,11 @@ fn millis(text: &str) -> Result<u64, String> {
     scaled(text, &units, "a time in ms (5000, 250ms, 5s, 2m, 1h)")
 }
 
+/// A time as the file writes it: `5000` (ms), `250ms`, `5s`, `2m`, `1h`.
+pub fn time(text: &str) -> Result<Duration, String> {
+    millis(text).map(Duration::from_millis)
+}
+
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),

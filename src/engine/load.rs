@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::core::catalog::query;
-use crate::core::mode::{Controller, Decision};
+use crate::core::mode::{Controller, Decision, Thresholds};
 use crate::core::node::{Event, Role};
 use crate::engine::clock;
 use crate::engine::shared::Engine;
@@ -114,10 +114,8 @@ pub fn sample(engine: &Arc<Engine>) {
     };
     let mut controller = Controller::new(
         settings.modes.clone(),
-        settings.min_threshold,
-        settings.max_threshold,
+        Thresholds { min: settings.min_threshold, max: settings.max_threshold },
         settings.fallback_interval,
-        clock::mono(),
     );
     // CPU use is the difference of two looks at least this far apart.
     let mut next = Instant::now() + sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
