@@ -15,7 +15,6 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -47,17 +46,11 @@ pub struct DataDir {
 pub struct DataDirs {
     /// In the order of the configuration; at least one.
     pub dirs: Vec<DataDir>,
-    state: Arc<StateMark>,
 }
 
 /// Where log, tables, boot counter and facts live. Locked until dropped.
 #[derive(Debug)]
 pub struct StateDir {
-    shared: Arc<StateMark>,
-}
-
-#[derive(Debug)]
-struct StateMark {
     path: PathBuf,
     mark: Mutex<Mark>,
     _lock: File,
@@ -160,14 +153,11 @@ impl DataDirs {
         }
         let default = first.join(PRIVATE).join("state");
         let (state, fresh_state) = StateDir::open(state_dir.unwrap_or(&default), node)?;
-        let dirs = Self {
-            dirs,
-            state: Arc::clone(&state.shared),
-        };
-        let cluster = dirs.cluster()?;
+        let dirs = Self { dirs };
+        let cluster = dirs.cluster(&state)?;
         if let Some(cluster) = cluster {
             // A disk that was added, or a set-up that was cut short.
-            dirs.set_cluster(cluster)?;
+            dirs.set_cluster(&state, cluster)?;
         }
         let warnings = dirs.shared_devices();
         let boot = state.raise_boot()?;
@@ -182,16 +172,12 @@ impl DataDirs {
     }
 
     /// Writes the cluster's id into every mark, durably. Refused when a mark names another cluster.
-    pub fn set_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
+    pub fn set_cluster(&self, state: &StateDir, cluster: ClusterId) -> Result<(), OpenError> {
         let marks = self
             .dirs
             .iter()
             .map(|dir| (dir.path.join(PRIVATE), &dir.mark));
-        let marks = || {
-            marks
-                .clone()
-                .chain([(self.state.path.clone(), &self.state.mark)])
-        };
+        let marks = || marks.clone().chain([(state.path.clone(), &state.mark)]);
         for (path, mark) in marks() {
             if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
                 return Err(OpenError::OtherCluster(path, other));
@@ -211,8 +197,8 @@ impl DataDirs {
         Ok(())
     }
 
-    fn cluster(&self) -> Result<Option<ClusterId>, OpenError> {
-        let mut found = self.state.mark.lock().cluster;
+    fn cluster(&self, state: &StateDir) -> Result<Option<ClusterId>, OpenError> {
+        let mut found = state.mark.lock().cluster;
         for dir in &self.dirs {
             match (found, dir.mark.lock().cluster) {
                 (Some(one), Some(other)) if one != other => {
@@ -324,27 +310,27 @@ impl StateDir {
             mark.write(path)?;
             mark
         };
-        let state = StateMark {
+        let state = Self {
             path: path.to_owned(),
             mark: Mutex::new(mark),
             _lock: lock,
         };
-        Ok((Self { shared: Arc::new(state) }, fresh))
+        Ok((state, fresh))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.shared.path
+        &self.path
     }
 
     /// The log's directory, which exists.
     pub fn log_dir(&self) -> PathBuf {
-        self.shared.path.join("log")
+        self.path.join("log")
     }
 
     /// The tables' file.
     pub fn tables_path(&self) -> PathBuf {
-        self.shared.path.join("tables.redb")
+        self.path.join("tables.redb")
     }
 
     /// A fact written earlier, or `None`. `name` is of `a-z`, `0-9` and `-`.
@@ -367,15 +353,11 @@ impl StateDir {
             !name.is_empty() && name.bytes().all(plain),
             "a fact has a plain name"
         );
-        self.shared
-            .path
-            .join("facts")
-            .join(name)
-            .with_extension("json")
+        self.path.join("facts").join(name).with_extension("json")
     }
 
     fn raise_boot(&self) -> Result<Boot, OpenError> {
-        let path = self.shared.path.join("boot");
+        let path = self.path.join("boot");
         let at = |error| OpenError::Io(path.clone(), error);
         let last = match std::fs::read_to_string(&path) {
             Ok(text) => text.trim_end().parse::<u64>().map_err(|_| {
@@ -463,7 +445,7 @@ mod tests {
         assert_eq!((first.boot, first.cluster), (Boot(1), None));
         assert_eq!(first.warnings.len(), 1, "both are on one device");
         assert!(data[1].join(".momo/objects/ff").is_dir());
-        first.dirs.set_cluster(ClusterId(7)).unwrap();
+        first.dirs.set_cluster(&first.state, ClusterId(7)).unwrap();
         let ids: Vec<_> = first.dirs.dirs.iter().map(|dir| dir.id).collect();
         assert!(matches!(
             DataDirs::open(&data, None, NODE),
@@ -496,8 +478,11 @@ mod tests {
         let (a, b) = ([root.path().join("a")], [root.path().join("b")]);
         for (data, cluster) in [(&a, 1), (&b, 2)] {
             let opened = DataDirs::open(data, None, NODE).unwrap();
-            opened.dirs.set_cluster(ClusterId(cluster)).unwrap();
-            let other = opened.dirs.set_cluster(ClusterId(9));
+            opened
+                .dirs
+                .set_cluster(&opened.state, ClusterId(cluster))
+                .unwrap();
+            let other = opened.dirs.set_cluster(&opened.state, ClusterId(9));
             assert!(matches!(other, Err(OpenError::OtherCluster(..))));
         }
         let other_node = DataDirs::open(&a, None, NodeId(4));
