@@ -98,11 +98,10 @@ fn end(result: Result<(), Failure>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if !matches!(failure, Failure::Closed) {
-        let text: String = failure
-            .to_string()
-            .lines()
-            .map(|line| format!("momo: {line}\n"))
-            .collect();
+        let text = format!("momo: {}
+", failure.to_string().replace('
+', "
+momo: "));
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
     if matches!(failure, Failure::Usage(_)) {
