@@ -12,7 +12,11 @@ use crate::config::Config;
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ConfFlag {
     /// Configuration file.
-    #[arg(long, value_name = "FILE", help = "Configuration file; otherwise $MOMO_CONF, ./conf/momo.conf, /etc/momo/momo.conf")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Configuration file; otherwise $MOMO_CONF, ./conf/momo.conf, /etc/momo/momo.conf"
+    )]
     pub conf: Option<PathBuf>,
 }
 

@@ -56,7 +56,9 @@ fn make(path: &Path) -> Result<(), Failure> {
     getrandom::fill(&mut chance)
         .map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
     let mut text: String = chance.iter().fold(String::new(), |mut text, byte| {
- let _ = write!(text, "{byte:02x}"); text });
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
     text.push('\n');
     let file = OpenOptions::new()
         .write(true)
