@@ -34,7 +34,11 @@ impl Handle {
     }
 
     fn mode_or_start(&self) -> Result<ModeRecord, TableError> {
-        if self.0.report().born { query::mode(&self.0.tables) } else { Ok(self.start_mode()) }
+        if self.0.report().born {
+            query::mode(&self.0.tables)
+        } else {
+            Ok(self.start_mode())
+        }
     }
 
     /// Before the cluster is born: the first mode of the order.
