@@ -54,6 +54,12 @@ start() { # daemon
 	pids="$pids $!"
 }
 
+killed() { # pid: gone, and no longer ours to stop
+	kept=
+	for pid in $pids; do [ "$pid" = "$1" ] || kept="$kept $pid"; done
+	pids=$kept
+}
+
 # Polls instead of sleeping a guessed time.
 eventually() { # what, command...
 	what=$1
@@ -109,6 +115,7 @@ same momo.bin back.bin
 say "Daemon 0 is killed (kill -9), and everything is read and written all the same"
 kill -9 "$pid0"
 wait "$pid0" 2>/dev/null || true
+killed "$pid0"
 eventually "a leader without daemon 0" ready "$host1"
 for mode in 1 2 3; do
 	rm -f back.bin
