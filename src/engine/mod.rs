@@ -2,7 +2,27 @@
 
 pub mod bulk;
 pub mod clock;
+pub mod collector;
+pub mod content;
+pub mod driver;
 pub mod frame;
+pub mod handle;
 pub mod handshake;
+pub mod jobs;
+pub mod legs;
 pub mod links;
+pub mod load;
+pub mod pins;
+pub mod put;
+pub mod serve;
+pub mod settings;
+pub mod shared;
+pub mod snapshot;
+pub mod start;
+pub mod transfer;
 pub mod verbs;
+pub mod visible;
+pub mod world;
+pub mod writer;
+
+pub use handle::Handle;

@@ -41,6 +41,9 @@ pub enum Message {
     Propose {
         /// The command, with its id.
         command: Command,
+        /// Whether it may have been sent before. Then it is not checked but proposed, and applying it says what becomes of it: a copy of it may be on its way to the log.
+        #[serde(default)]
+        again: bool,
     },
     /// What became of a command sent by `Propose`.
     Proposed {
@@ -178,12 +181,14 @@ pub enum Request {
         /// To whom to pass them on.
         next: Vec<Hop>,
     },
-    /// Send an object from an offset. Answered by [`Answer::Content`] and block frames.
+    /// Send blocks of an object. Answered by [`Answer::Content`] and block frames.
     Read {
         /// The object.
         sha256: Sha256,
-        /// First byte wanted; a multiple of the block size.
-        offset: u64,
+        /// First block wanted, from 0.
+        block: u64,
+        /// Blocks wanted.
+        count: u64,
     },
     /// Rows of the catalog for a member that is too far behind: block frames of rows, then [`BodyEnd`].
     Snapshot,
@@ -230,8 +235,8 @@ pub enum Answer {
     Stored {
         /// Node and directory of each.
         copies: Vec<Copy>,
-        /// Nodes that did not keep it, and why, for the log.
-        failed: Vec<(NodeId, String)>,
+        /// Nodes that did not keep it.
+        missed: Vec<Missed>,
     },
     /// The object is here.
     Content {
@@ -247,13 +252,24 @@ pub enum Answer {
     },
     /// Where a snapshot stands: applied index and term, configuration, in front of its rows.
     Snapshot(SnapshotHead),
-    /// I am here.
+    /// I am here; also sent every second while a leg waits for its upload.
     Pong,
     /// Not done; the connection can be used again unless a body was under way.
     Error {
         /// Why.
         message: String,
     },
+}
+
+/// A node that should have kept the bytes and did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// Which.
+    pub node: NodeId,
+    /// Why, for the log.
+    pub why: String,
+    /// It answers too slowly: not to be tried again for this upload.
+    pub stalled: bool,
 }
 
 /// What a snapshot of the catalog stands for.
@@ -369,6 +385,7 @@ mod tests {
                     },
                 },
             },
+            again: true,
         };
         let text = serde_json::to_string(&message).unwrap();
         assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);

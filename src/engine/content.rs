@@ -1,0 +1,241 @@
+//! Reading a file: from this disk or a peer's, block by block, each verified; when a copy fails the next takes over at that byte.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use crate::base::id::{NodeId, Version};
+use crate::base::limit::BLOCK_BYTES;
+use crate::base::path::FilePath;
+use crate::core::catalog::query;
+use crate::engine::bulk::Lent;
+use crate::engine::shared::{Engine, tables_failed};
+use crate::engine::verbs::{Content, Failure, ReadFailure};
+use crate::store::objects::ObjectReader;
+use crate::wire::command::Code;
+use crate::wire::peer::{Answer, Kind, Request};
+use crate::wire::record::{FileRecord, Part};
+
+/// Rounds over all holders before a read gives up.
+const ROUNDS: usize = 2;
+
+/// Opens the newest version of a file, or the one asked for.
+pub fn open(
+    engine: &Arc<Engine>,
+    path: &FilePath,
+    version: Option<Version>,
+) -> Result<Box<dyn Content>, Failure> {
+    let stale = !engine.fresh();
+    let catalog = engine.catalog()?;
+    let newest = query::file(&catalog, path).map_err(tables_failed)?;
+    let record = match (newest, version) {
+        (Some(record), None) => Some(record),
+        (newest, Some(version)) => match newest {
+            Some(record) if record.version == version => Some(record),
+            _ => query::history(&catalog, path)
+                .map_err(tables_failed)?
+                .into_iter()
+                .find(|record| record.version == version),
+        },
+        (None, None) => None,
+    };
+    let Some(record) = record else {
+        return Err(Failure::refused(Code::NotFound, "file not found"));
+    };
+    let file = File {
+        engine: Arc::clone(engine),
+        record,
+        stale,
+    };
+    // Rule R2: newest or nothing.
+    for part in &file.record.parts {
+        if file.sources(part)?.is_empty() {
+            let why = format!("no copy of '{path}' is within reach, try again later");
+            return Err(Failure::refused(Code::Unavailable, why));
+        }
+    }
+    Ok(Box::new(file))
+}
+
+struct File {
+    engine: Arc<Engine>,
+    record: FileRecord,
+    stale: bool,
+}
+
+impl File {
+    /// Nodes that hold a part and can be reached: this one first.
+    fn sources(&self, part: &Part) -> Result<Vec<NodeId>, Failure> {
+        let catalog = self.engine.catalog()?;
+        let object = query::object(&catalog, &part.sha256).map_err(tables_failed)?;
+        let here = self.engine.node();
+        let mut nodes: Vec<NodeId> = object
+            .map(|object| object.copies.iter().map(|copy| copy.node).collect())
+            .unwrap_or_default();
+        if self.engine.holds(&part.sha256) {
+            nodes.push(here);
+        }
+        nodes.retain(|node| {
+            if *node == here {
+                self.engine.holds(&part.sha256)
+            } else {
+                self.engine.is_up(*node)
+            }
+        });
+        nodes.sort_unstable_by_key(|node| (*node != here, *node));
+        nodes.dedup();
+        Ok(nodes)
+    }
+
+    fn copy_part(
+        &self,
+        part: &Part,
+        mut offset: u64,
+        end: u64,
+        to: &mut dyn Write,
+    ) -> Result<(), ReadFailure> {
+        let mut last = "no copy is within reach".to_owned();
+        for _ in 0..ROUNDS {
+            let sources = self
+                .sources(part)
+                .map_err(|f| ReadFailure::Source(f.to_string()))?;
+            for node in sources {
+                match self.copy_from(node, part, &mut offset, end, to) {
+                    Ok(()) => return Ok(()),
+                    Err(ReadFailure::Receiver(error)) => return Err(ReadFailure::Receiver(error)),
+                    Err(ReadFailure::Source(why)) => {
+                        log::warn!(
+                            target: "momo::read_failover",
+                            "'{}': copy on node {node} failed at byte {offset}: {why}",
+                            self.record.path
+                        );
+                        last = why;
+                    }
+                }
+            }
+        }
+        Err(ReadFailure::Source(format!(
+            "'{}' at byte {offset}: {last}",
+            self.record.path
+        )))
+    }
+
+    /// Copies from one holder; `offset` says how far it came.
+    fn copy_from(
+        &self,
+        node: NodeId,
+        part: &Part,
+        offset: &mut u64,
+        end: u64,
+        to: &mut dyn Write,
+    ) -> Result<(), ReadFailure> {
+        let block_bytes = BLOCK_BYTES as u64;
+        let (first, after) = (*offset / block_bytes, end.div_ceil(block_bytes));
+        let mut source = if node == self.engine.node() {
+            match self.engine.objects.reader(&part.sha256) {
+                Ok(Some(reader)) if reader.size() == part.size => Source::Here(reader),
+                Ok(_) => return Err(ReadFailure::Source("it is not there".to_owned())),
+                Err(error) => return Err(ReadFailure::Source(error.to_string())),
+            }
+        } else {
+            Source::There(self.ask(node, part, first, after - first)?)
+        };
+        let mut block = Vec::new();
+        for index in first..after {
+            source
+                .next(index, &mut block)
+                .map_err(ReadFailure::Source)?;
+            let start = index * block_bytes;
+            let length = (part.size - start).min(block_bytes);
+            if block.len() as u64 != length {
+                return Err(ReadFailure::Source(
+                    "a block of the wrong length".to_owned(),
+                ));
+            }
+            let from = usize::try_from(*offset - start).unwrap_or(usize::MAX);
+            let until = usize::try_from((end - start).min(length)).unwrap_or(usize::MAX);
+            let wanted = block.get(from..until).unwrap_or_default();
+            to.write_all(wanted).map_err(ReadFailure::Receiver)?;
+            *offset += wanted.len() as u64;
+        }
+        if let Source::There(lent) = source {
+            lent.keep();
+        }
+        Ok(())
+    }
+
+    fn ask(&self, node: NodeId, part: &Part, block: u64, count: u64) -> Result<Lent, ReadFailure> {
+        let source = |why: String| ReadFailure::Source(why);
+        let mut lent = self
+            .engine
+            .peers
+            .lend(node)
+            .map_err(|error| source(error.to_string()))?;
+        let request = Request::Read {
+            sha256: part.sha256,
+            block,
+            count,
+        };
+        let answer: Answer = lent
+            .stream
+            .set_read_timeout(self.engine.settings.hop_stall)
+            .and_then(|()| lent.stream.send(&request))
+            .and_then(|()| lent.stream.receive_value())
+            .map_err(|error| source(error.to_string()))?;
+        match answer {
+            Answer::Content { size } if size == part.size => Ok(lent),
+            Answer::Error { message } => Err(source(message)),
+            _ => Err(source("another object than the one asked for".to_owned())),
+        }
+    }
+}
+
+enum Source {
+    Here(ObjectReader),
+    There(Lent),
+}
+
+impl Source {
+    /// The next block, verified against its checksum.
+    fn next(&mut self, index: u64, block: &mut Vec<u8>) -> Result<(), String> {
+        match self {
+            Self::Here(reader) => reader
+                .read_block(index, block)
+                .map(|_| ())
+                .map_err(|error| error.to_string()),
+            Self::There(lent) => match lent.stream.receive(block) {
+                Ok(received) if received.kind == Kind::Block => Ok(()),
+                Ok(_) => Err(serde_json::from_slice(block).map_or_else(
+                    |_| "an answer where bytes were expected".to_owned(),
+                    |answer| match answer {
+                        Answer::Error { message } => message,
+                        _ => "an answer where bytes were expected".to_owned(),
+                    },
+                )),
+                Err(error) => Err(error.to_string()),
+            },
+        }
+    }
+}
+
+impl Content for File {
+    fn record(&self) -> &FileRecord {
+        &self.record
+    }
+
+    fn stale(&self) -> bool {
+        self.stale
+    }
+
+    fn copy_to(&mut self, offset: u64, length: u64, to: &mut dyn Write) -> Result<(), ReadFailure> {
+        let end = offset.saturating_add(length).min(self.record.size);
+        let mut start = 0;
+        for part in &self.record.parts {
+            let (from, until) = (offset.max(start), end.min(start + part.size));
+            if from < until {
+                self.copy_part(part, from - start, until - start, to)?;
+            }
+            start += part.size;
+        }
+        Ok(())
+    }
+}

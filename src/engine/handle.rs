@@ -1,0 +1,239 @@
+//! The verbs, carried out: what doors ask of this node.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::base::id::{NodeId, Version};
+use crate::base::limit::MODE_AHEAD;
+use crate::base::path::FilePath;
+use crate::base::table::TableError;
+use crate::core::catalog::query;
+use crate::core::mode;
+use crate::engine::shared::{Engine, tables_failed};
+use crate::engine::verbs::{Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs};
+use crate::engine::{clock, content, put};
+use crate::store::objects::Durability;
+use crate::wire::command::{Code, Expect, Operation};
+use crate::wire::record::{Administrative, Mode, ModeRecord, NodeRecord};
+
+/// The door's way into the engine.
+#[derive(Clone)]
+pub struct Handle(pub Arc<Engine>);
+
+impl Handle {
+    fn born(&self) -> Result<(), Failure> {
+        let report = self.0.report();
+        if report.born {
+            return Ok(());
+        }
+        let why = report
+            .waiting
+            .unwrap_or_else(|| "this node is not a member yet".to_owned());
+        Err(Failure::refused(Code::Unavailable, why))
+    }
+
+    fn mode_or_start(&self) -> Result<ModeRecord, TableError> {
+        if self.0.report().born { query::mode(&self.0.tables) } else { Ok(self.start_mode()) }
+    }
+
+    /// Before the cluster is born: the first mode of the order.
+    fn start_mode(&self) -> ModeRecord {
+        let first = self.0.settings.modes.first().copied().unwrap_or(Mode::None);
+        ModeRecord {
+            old: first,
+            new: first,
+            timestamp: 0,
+            cause: "start".to_owned(),
+        }
+    }
+
+    fn member(&self, record: &NodeRecord) -> Member {
+        let (engine, report) = (&self.0, self.0.report());
+        let role = if report.leader == Some(record.id) {
+            "leader"
+        } else if report.voters.contains(&record.id) {
+            "voter"
+        } else {
+            "learner"
+        };
+        let administrative = match record.administrative {
+            Administrative::Alive => "alive",
+            Administrative::Readonly => "readonly",
+            Administrative::Drain => "drain",
+            Administrative::Down => "down",
+            Administrative::Dead => "dead",
+        };
+        let figures = (record.id == engine.node()).then(|| {
+            let dirs = engine.objects.dirs();
+            let usable = || dirs.iter().filter(|dir| !dir.failed);
+            (
+                usable().map(|dir| dir.free).sum::<u64>(),
+                usable().map(|dir| dir.total).sum::<u64>(),
+            )
+        });
+        Member {
+            id: record.id,
+            name: record.name.clone(),
+            address: record.address.clone(),
+            text_address: engine
+                .settings
+                .member(record.id)
+                .map_or_else(String::new, |member| member.text.clone()),
+            alive: engine.is_up(record.id) && (record.alive || record.id == engine.node()),
+            role: role.to_owned(),
+            administrative: administrative.to_owned(),
+            free_bytes: figures.map(|figures| figures.0),
+            total_bytes: figures.map(|figures| figures.1),
+        }
+    }
+}
+
+impl Verbs for Handle {
+    fn node(&self) -> NodeId {
+        self.0.node()
+    }
+
+    fn negotiate(&self, timestamp: u64) -> Mode {
+        let current = self.mode_or_start().unwrap_or_else(|_| self.start_mode());
+        mode::effective(self.node(), &current, timestamp)
+    }
+
+    fn put(&self, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
+        self.born()?;
+        put::put(&self.0, request, body)
+    }
+
+    fn get(&self, path: &FilePath, version: Option<Version>) -> Result<Box<dyn Content>, Failure> {
+        self.born()?;
+        content::open(&self.0, path, version)
+    }
+
+    fn stat(&self, path: &FilePath) -> Result<Stat, Failure> {
+        self.born()?;
+        let stale = !self.0.fresh();
+        let catalog = self.0.catalog()?;
+        let Some(record) = query::file(&catalog, path).map_err(tables_failed)? else {
+            return Err(Failure::refused(Code::NotFound, "file not found"));
+        };
+        let mut holders = Vec::with_capacity(record.parts.len());
+        for part in &record.parts {
+            let object = query::object(&catalog, &part.sha256).map_err(tables_failed)?;
+            let mut nodes: Vec<NodeId> = object
+                .map(|object| object.copies.iter().map(|copy| copy.node).collect())
+                .unwrap_or_default();
+            nodes.dedup();
+            holders.push(nodes);
+        }
+        let mut earlier: Vec<Version> = query::history(&catalog, path)
+            .map_err(tables_failed)?
+            .iter()
+            .map(|record| record.version)
+            .collect();
+        earlier.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Stat {
+            record,
+            holders,
+            earlier,
+            stale,
+        })
+    }
+
+    fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Listing, Failure> {
+        self.born()?;
+        let stale = !self.0.fresh();
+        let catalog = self.0.catalog()?;
+        let mut files =
+            query::list(&catalog, prefix, after, limit.saturating_add(1)).map_err(tables_failed)?;
+        let more = files.len() > limit;
+        files.truncate(limit);
+        Ok(Listing { files, more, stale })
+    }
+
+    fn remove(&self, path: &FilePath, expect: Expect) -> Result<Version, Failure> {
+        self.born()?;
+        put::remove(&self.0, path, expect)
+    }
+
+    fn mode(&self) -> ModeRecord {
+        self.mode_or_start().unwrap_or_else(|_| self.start_mode())
+    }
+
+    fn mode_history(&self, limit: usize) -> Result<Vec<ModeRecord>, Failure> {
+        self.born()?;
+        self.0.fresh();
+        query::mode_history(&self.0.catalog()?, limit).map_err(tables_failed)
+    }
+
+    fn set_mode(
+        &self,
+        new: Mode,
+        timestamp: Option<u64>,
+        cause: &str,
+    ) -> Result<ModeRecord, Failure> {
+        self.born()?;
+        self.0.fresh();
+        let current = self.mode_or_start().map_err(tables_failed)?;
+        let now = clock::wall().0;
+        let ahead = u64::try_from(MODE_AHEAD.as_nanos()).unwrap_or(u64::MAX);
+        let timestamp = timestamp.unwrap_or_else(|| now.max(current.timestamp.saturating_add(1)));
+        // Rule R19: a clock far ahead would lock the mode for all others.
+        if timestamp > now.saturating_add(ahead) {
+            let why = "the timestamp is more than 5 minutes ahead of this node's clock";
+            return Err(Failure::refused(Code::Invalid, why));
+        }
+        self.0.commit(Operation::SetMode {
+            new,
+            timestamp,
+            cause: cause.to_owned(),
+        })?;
+        let changed = self.mode_or_start().map_err(tables_failed)?;
+        log::info!(
+            target: "momo::mode_changed",
+            "old {} new {} timestamp {} by {cause}", changed.old.name(), changed.new.name(), changed.timestamp
+        );
+        Ok(changed)
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let records = query::nodes(&self.0.tables).unwrap_or_default();
+        records.iter().map(|record| self.member(record)).collect()
+    }
+
+    fn status(&self) -> Status {
+        let engine = &self.0;
+        let report = engine.report();
+        let voters_up = report
+            .voters
+            .iter()
+            .filter(|voter| engine.is_up(**voter))
+            .count();
+        let state = match (&report.waiting, report.born) {
+            (None, true) => "ready",
+            (Some(_), true) => "waiting",
+            (_, false) => "starting",
+        };
+        Status {
+            node: engine.node(),
+            cluster: report.cluster.map(|cluster| cluster.to_string()),
+            state: state.to_owned(),
+            detail: report.waiting.clone().unwrap_or_default(),
+            leader: report.leader,
+            term: report.term,
+            applied: report.applied,
+            voters: (voters_up, report.voters.len()),
+            members: self.members(),
+            mode: self.mode(),
+            under_replicated: query::debts(&engine.tables).unwrap_or_default(),
+            connections: engine.connections.load(Ordering::Relaxed),
+            durability: match engine.settings.durability {
+                Durability::Full => "full",
+                Durability::Data => "data",
+                Durability::None => "none",
+            }
+            .to_owned(),
+            uptime_s: engine.started.elapsed().as_secs(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

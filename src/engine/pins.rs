@@ -1,0 +1,91 @@
+//! Rule R5: what this node acknowledged for an upload stays until the upload is put or abandoned.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use crate::base::digest::Sha256;
+use crate::base::id::OperationId;
+
+/// Objects held for uploads whose fate is not known.
+#[derive(Debug, Default)]
+pub struct Pins {
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    by_upload: HashMap<OperationId, Vec<Sha256>>,
+    count: HashMap<Sha256, usize>,
+}
+
+impl Pins {
+    /// Holds `sha256` for `upload`: before the object is sealed, so that no collector can come between.
+    pub fn pin(&self, upload: OperationId, sha256: Sha256) {
+        let mut held = self.held.lock();
+        let objects = held.by_upload.entry(upload).or_default();
+        if !objects.contains(&sha256) {
+            objects.push(sha256);
+            *held.count.entry(sha256).or_default() += 1;
+        }
+    }
+
+    /// The upload's fate is known: what it held.
+    pub fn settle(&self, upload: OperationId) -> Vec<Sha256> {
+        let mut held = self.held.lock();
+        let objects = held.by_upload.remove(&upload).unwrap_or_default();
+        for sha256 in &objects {
+            if let Some(count) = held.count.get_mut(sha256) {
+                *count -= 1;
+                if *count == 0 {
+                    held.count.remove(sha256);
+                }
+            }
+        }
+        objects
+    }
+
+    /// Whether any upload holds the object.
+    pub fn is_pinned(&self, sha256: &Sha256) -> bool {
+        self.held.lock().count.contains_key(sha256)
+    }
+
+    /// The uploads that hold the object.
+    pub fn holders(&self, sha256: &Sha256) -> Vec<OperationId> {
+        let held = self.held.lock();
+        let mut uploads: Vec<OperationId> = held
+            .by_upload
+            .iter()
+            .filter(|(_, objects)| objects.contains(sha256))
+            .map(|(upload, _)| *upload)
+            .collect();
+        uploads.sort_unstable();
+        uploads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::digest::sha256;
+    use crate::base::id::{Boot, NodeId};
+
+    #[test]
+    fn an_object_is_held_until_every_upload_that_brought_it_is_settled() {
+        let upload = |sequence| OperationId {
+            node: NodeId(0),
+            boot: Boot(1),
+            sequence,
+        };
+        let (pins, object) = (Pins::default(), sha256(b"x"));
+        pins.pin(upload(1), object);
+        pins.pin(upload(1), object);
+        pins.pin(upload(2), object);
+        assert_eq!(pins.settle(upload(1)), [object]);
+        assert!(pins.is_pinned(&object));
+        assert_eq!(pins.holders(&object), [upload(2)]);
+        assert_eq!(pins.settle(upload(2)), [object]);
+        assert!(!pins.is_pinned(&object));
+        assert!(pins.settle(upload(2)).is_empty());
+    }
+}

@@ -1,0 +1,328 @@
+//! What the engine's threads share: the stores, the links, the queue to the driver, and the few waits between them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::base::digest::Sha256;
+use crate::base::id::{Boot, NodeId, OperationId, Ticket};
+use crate::base::table::TableError;
+use crate::base::time::Mono;
+use crate::core::catalog::query;
+use crate::core::node::{Answered, Event, Report};
+use crate::engine::bulk::Peers;
+use crate::engine::clock;
+use crate::engine::collector::Candidates;
+use crate::engine::legs::LegBoard;
+use crate::engine::links::Links;
+use crate::engine::pins::Pins;
+use crate::engine::settings::Settings;
+use crate::engine::verbs::Failure;
+use crate::engine::visible::Visible;
+use crate::store::layout::{DataDirs, StateDir};
+use crate::store::objects::Objects;
+use crate::store::tables::{CatalogTables, TableSnapshot};
+use crate::wire::command::{Code, Operation, Reply};
+use crate::wire::peer::Figures;
+
+/// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
+const DRIVER_GRACE: Duration = Duration::from_secs(2);
+
+/// A driver that has taken no event for so long hangs: it takes one at least every half second.
+const DRIVER_HANGS: Duration = Duration::from_secs(10);
+
+/// One node's engine, shared by all its threads.
+pub struct Engine {
+    /// What the operator asked for.
+    pub settings: Settings,
+    /// This start.
+    pub boot: Boot,
+    /// When this process began.
+    pub started: Instant,
+    /// Objects on this node.
+    pub objects: Objects,
+    /// The visible tree.
+    pub visible: Visible,
+    /// The catalog's tables.
+    pub tables: CatalogTables,
+    /// Data directories.
+    pub dirs: DataDirs,
+    /// Log, tables and facts.
+    pub state: StateDir,
+    /// Other members.
+    pub peers: Arc<Peers>,
+    /// Control links.
+    pub links: Links,
+    /// Objects held for uploads (rule R5).
+    pub pins: Pins,
+    /// Primary-splay uploads and their legs (rule R22).
+    pub legs: LegBoard,
+    /// Objects that may be garbage (rule R6).
+    pub candidates: Candidates,
+    /// Set when the process stops.
+    pub stopping: Arc<AtomicBool>,
+    /// Open connections, for the figures; kept by the server.
+    pub connections: AtomicU64,
+    /// Copy jobs queued or running.
+    pub jobs: AtomicU64,
+    /// The last load sample: shares of 1.
+    pub load: Mutex<Figures>,
+    events: Sender<Event>,
+    answers: Mutex<HashMap<Ticket, Sender<Answered>>>,
+    tickets: AtomicU64,
+    uploads: AtomicU64,
+    report: RwLock<Report>,
+    driven: AtomicU64,
+    applied: Mutex<u64>,
+    applied_changed: Condvar,
+}
+
+/// The parts an [`Engine`] is made of.
+pub struct Parts {
+    /// See [`Engine::settings`].
+    pub settings: Settings,
+    /// See [`Engine::boot`].
+    pub boot: Boot,
+    /// See [`Engine::objects`].
+    pub objects: Objects,
+    /// See [`Engine::visible`].
+    pub visible: Visible,
+    /// See [`Engine::tables`].
+    pub tables: CatalogTables,
+    /// See [`Engine::dirs`].
+    pub dirs: DataDirs,
+    /// See [`Engine::state`].
+    pub state: StateDir,
+    /// See [`Engine::peers`].
+    pub peers: Arc<Peers>,
+    /// See [`Engine::links`].
+    pub links: Links,
+    /// See [`Engine::stopping`].
+    pub stopping: Arc<AtomicBool>,
+    /// The driver's queue.
+    pub events: Sender<Event>,
+    /// What the core said at start.
+    pub report: Report,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        let applied = parts.report.applied;
+        Self {
+            settings: parts.settings,
+            boot: parts.boot,
+            started: Instant::now(),
+            objects: parts.objects,
+            visible: parts.visible,
+            tables: parts.tables,
+            dirs: parts.dirs,
+            state: parts.state,
+            peers: parts.peers,
+            links: parts.links,
+            pins: Pins::default(),
+            legs: LegBoard::default(),
+            candidates: Candidates::default(),
+            stopping: parts.stopping,
+            connections: AtomicU64::new(0),
+            jobs: AtomicU64::new(0),
+            load: Mutex::new(Figures::default()),
+            events: parts.events,
+            answers: Mutex::new(HashMap::new()),
+            tickets: AtomicU64::new(1),
+            uploads: AtomicU64::new(1),
+            report: RwLock::new(parts.report),
+            driven: AtomicU64::new(clock::mono().0),
+            applied: Mutex::new(applied),
+            applied_changed: Condvar::new(),
+        }
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.settings.node
+    }
+
+    /// True once the process is stopping.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// An id for a new upload.
+    pub fn next_upload(&self) -> OperationId {
+        let sequence = self.uploads.fetch_add(1, Ordering::Relaxed);
+        OperationId {
+            node: self.node(),
+            boot: self.boot,
+            sequence,
+        }
+    }
+
+    /// A consistent view of the catalog as applied here.
+    pub fn catalog(&self) -> Result<TableSnapshot, Failure> {
+        self.tables.snapshot().map_err(tables_failed)
+    }
+
+    /// What the core last said of itself.
+    pub fn report(&self) -> Report {
+        self.report.read().clone()
+    }
+
+    /// The driver's word on what is so now.
+    pub fn set_report(&self, report: Report) {
+        let applied = report.applied;
+        *self.report.write() = report;
+        let mut known = self.applied.lock();
+        if applied > *known {
+            *known = applied;
+            drop(known);
+            self.applied_changed.notify_all();
+        }
+    }
+
+    /// The driver has taken an event.
+    pub fn driven(&self) {
+        self.driven.store(clock::mono().0, Ordering::Relaxed);
+    }
+
+    /// Whether the driver has taken an event lately: a watchdog's question.
+    pub fn is_driven(&self) -> bool {
+        clock::mono() - Mono(self.driven.load(Ordering::Relaxed)) < DRIVER_HANGS
+    }
+
+    /// Waits until `index` is applied here; false when `patience` ran out first.
+    pub fn wait_applied(&self, index: u64, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut applied = self.applied.lock();
+        while *applied < index {
+            if self
+                .applied_changed
+                .wait_until(&mut applied, deadline)
+                .timed_out()
+            {
+                return *applied >= index;
+            }
+        }
+        true
+    }
+
+    /// Puts an event into the driver's queue; false when it stayed full for `patience` or the driver is gone.
+    pub fn tell(&self, event: Event, patience: Duration) -> bool {
+        self.events.send_timeout(event, patience).is_ok()
+    }
+
+    fn ask(&self, patience: Duration, event: impl FnOnce(Ticket) -> Event) -> Option<Answered> {
+        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = bounded(1);
+        self.answers.lock().insert(ticket, sender);
+        let answer = if self.tell(event(ticket), patience) {
+            receiver
+                .recv_timeout(patience + DRIVER_GRACE)
+                .unwrap_or(Answered::Unknown)
+        } else {
+            self.answers.lock().remove(&ticket);
+            return None;
+        };
+        self.answers.lock().remove(&ticket);
+        Some(answer)
+    }
+
+    /// The driver answers a thread.
+    pub fn answer(&self, ticket: Ticket, answer: Answered) {
+        let waiting = self.answers.lock().remove(&ticket);
+        if let Some(sender) = waiting {
+            let _ = sender.try_send(answer);
+        }
+    }
+
+    /// Has `operation` committed: its index and version, a refusal, or unknown.
+    pub fn commit(&self, operation: Operation) -> Result<Committed, Failure> {
+        let patience = self.settings.commit_deadline;
+        let deadline = clock::mono() + patience;
+        let answer = self.ask(patience, |ticket| Event::Propose {
+            ticket,
+            operation,
+            deadline,
+        });
+        match answer {
+            None => Err(Failure::refused(Code::Unavailable, "busy, try again")),
+            Some(Answered::Committed {
+                index,
+                reply: Reply::Done { version },
+            }) => Ok(Committed { index, version }),
+            Some(
+                Answered::Committed {
+                    reply: Reply::Rejected { code, message },
+                    ..
+                }
+                | Answered::Refused {
+                    reply: Reply::Rejected { code, message },
+                },
+            ) => Err(Failure::Refused { code, message }),
+            Some(Answered::Unknown) => Err(Failure::Unknown {
+                message: "no leader confirmed it in time".to_owned(),
+            }),
+            Some(
+                Answered::Refused {
+                    reply: Reply::Done { .. },
+                }
+                | Answered::Fresh
+                | Answered::Stale,
+            ) => Err(Failure::refused(
+                Code::Internal,
+                "the driver answered another question",
+            )),
+        }
+    }
+
+    /// Rule R1: waits until everything acknowledged before is applied here. True when fresh, false when stale.
+    pub fn fresh(&self) -> bool {
+        let patience = self.settings.read_fresh;
+        let deadline = clock::mono() + patience;
+        let fresh =
+            self.ask(patience, |ticket| Event::Read { ticket, deadline }) == Some(Answered::Fresh);
+        if !fresh {
+            log::warn!(target: "momo::read_stale", "no leader confirmed a read in time: serving what is here");
+        }
+        fresh
+    }
+
+    /// Whether a node can be reached now: this one always.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        node == self.node() || self.links.is_up(node)
+    }
+
+    /// Pins of a settled upload: objects that nothing refers to become candidates for collection.
+    pub fn settle(&self, upload: OperationId) -> Result<(), TableError> {
+        for sha256 in self.pins.settle(upload) {
+            if query::object(&self.tables, &sha256)?.is_none() {
+                self.candidates.add(sha256);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this node itself holds the object, on disk, now.
+    pub fn holds(&self, sha256: &Sha256) -> bool {
+        matches!(self.objects.stat(sha256), Ok(Some(_)))
+    }
+}
+
+/// A committed command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its place in the log.
+    pub index: u64,
+    /// See [`Reply::Done`].
+    pub version: crate::base::id::Version,
+}
+
+/// A failure of the tables as a door sees it.
+#[allow(clippy::needless_pass_by_value)]
+pub fn tables_failed(error: TableError) -> Failure {
+    Failure::refused(Code::Internal, error.to_string())
+}

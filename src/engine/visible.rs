@@ -1,0 +1,96 @@
+//! Rule R8: keeps the visible tree in line with the catalog. Each name is looked up and linked under a lock of its own, so that the last look wins.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::base::digest::Sha256;
+use crate::base::path::FilePath;
+use crate::base::random::mix;
+use crate::base::table::{TableError, Tables};
+use crate::core::catalog::query;
+use crate::store::tree::Tree;
+
+/// Locks over names, by hash.
+const STRIPES: usize = 64;
+
+/// The visible tree and its locks.
+pub struct Visible {
+    tree: Tree,
+    stripes: Vec<Mutex<()>>,
+    behind: AtomicBool,
+}
+
+impl Visible {
+    /// Over an opened tree.
+    pub fn new(tree: Tree) -> Self {
+        Self {
+            tree,
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            behind: AtomicBool::new(false),
+        }
+    }
+
+    /// A change could not be queued: the whole tree is to be looked at.
+    pub fn fell_behind(&self) {
+        self.behind.store(true, Ordering::Release);
+    }
+
+    /// Whether it fell behind since the last question.
+    pub fn catch_up(&self) -> bool {
+        self.behind.swap(false, Ordering::AcqRel)
+    }
+
+    /// Makes the link of `path` what the catalog says it is, or removes it.
+    pub fn reconcile(&self, tables: &dyn Tables, path: &FilePath) -> Result<(), TableError> {
+        let hash = path
+            .as_str()
+            .bytes()
+            .fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
+        let stripe = usize::try_from(hash % STRIPES as u64).unwrap_or_default();
+        let _one_at_a_time = self.stripes[stripe].lock();
+        let wanted = wanted(tables, path)?;
+        if let Err(error) = self.tree.reconcile(path, wanted) {
+            log::warn!(target: "momo::tree", "{path}: not linked in the visible tree: {error}");
+        }
+        Ok(())
+    }
+
+    /// Makes the whole tree what the catalog says, at start and after a snapshot.
+    pub fn rebuild(&self, tables: &dyn Tables) -> Result<(), TableError> {
+        let mut after = String::new();
+        let mut failed = None;
+        let files = std::iter::from_fn(|| match query::list(tables, "", &after, 512) {
+            Ok(page) => {
+                after = page.last()?.path.as_str().to_owned();
+                Some(page)
+            }
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        })
+        .flatten()
+        .filter_map(|record| whole(&record).map(|(sha256, size)| (record.path, sha256, size)));
+        if let Err(error) = self
+            .tree
+            .rebuild(files, |path| wanted(tables, path).ok().flatten())
+        {
+            log::warn!(target: "momo::tree", "the visible tree could not be rebuilt: {error}");
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// The object behind a whole file's name; files of several parts are not in the tree under their own name.
+fn whole(record: &crate::wire::record::FileRecord) -> Option<(Sha256, u64)> {
+    match record.parts.as_slice() {
+        [] => Some((record.sha256, 0)),
+        [part] => Some((part.sha256, part.size)),
+        _ => None,
+    }
+}
+
+fn wanted(tables: &dyn Tables, path: &FilePath) -> Result<Option<(Sha256, u64)>, TableError> {
+    Ok(query::file(tables, path)?.as_ref().and_then(whole))
+}

@@ -1,0 +1,251 @@
+//! The world the core acts upon in production: tables, log, links, threads. Effects are carried out here, in order.
+
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+
+use crate::base::path::FilePath;
+use crate::base::table::Tables;
+use crate::core::node::{Effect, Event, Fatal, Level, Memory, Node};
+use crate::engine::clock;
+use crate::engine::driver::{World, turn};
+use crate::engine::jobs::Job;
+use crate::engine::shared::Engine;
+use crate::engine::snapshot;
+use crate::engine::writer::LogWork;
+use crate::store::log::LogBase;
+use crate::wire::record::to_row;
+
+/// Facts beside log and tables.
+pub mod fact {
+    /// The cluster's birth certificate.
+    pub const BIRTH: &str = "birth";
+    /// The cluster this node was admitted to.
+    pub const ADMITTED: &str = "admitted";
+    /// What voters acknowledged (rule R13).
+    pub const ACKNOWLEDGED: &str = "acknowledged";
+    /// A snapshot that is being put in place.
+    pub const INSTALLING: &str = "installing";
+    /// Log and tables are being emptied.
+    pub const FORGETTING: &str = "forgetting";
+}
+
+/// Longest wait of the driver when the core has no deadline.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What the visible tree's thread is told.
+#[derive(Debug)]
+pub enum TreeWork {
+    /// A name changed.
+    Touched(FilePath),
+    /// Everything may have changed.
+    Rebuild,
+}
+
+/// The production world.
+pub struct Production {
+    /// What the threads share.
+    pub engine: Arc<Engine>,
+    /// The log writer's queue.
+    pub log: Sender<LogWork>,
+    /// The visible tree's queue.
+    pub tree: Sender<TreeWork>,
+    /// The copy workers' queue.
+    pub jobs: Sender<Job>,
+    /// The driver's own queue, for what helpers report.
+    pub events: Sender<Event>,
+    /// Events that follow from effects at once.
+    pub soon: Vec<Event>,
+}
+
+fn disk(error: impl std::fmt::Display) -> Fatal {
+    Fatal::Disk(error.to_string())
+}
+
+impl World for Production {
+    fn tables(&self) -> &dyn Tables {
+        &self.engine.tables
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), Fatal> {
+        let engine = &self.engine;
+        match effect {
+            Effect::Send { to, message } => engine.links.send(to, message),
+            Effect::Write(batch) => engine.tables.write(&batch)?,
+            Effect::Append(append) => self.log.send(LogWork::Append(append)).map_err(disk)?,
+            Effect::CutLog { index, term } => {
+                self.log
+                    .send(LogWork::Cut(LogBase { index, term }))
+                    .map_err(disk)?;
+            }
+            Effect::Answer { ticket, answer } => engine.answer(ticket, answer),
+            Effect::Checkpoint { applied } => {
+                engine.tables.checkpoint()?;
+                self.soon.push(Event::Checkpointed { applied });
+            }
+            Effect::FetchSnapshot { from } => {
+                let (engine, events) = (Arc::clone(engine), self.events.clone());
+                let fetch = move || {
+                    let head = match snapshot::fetch(&engine, from) {
+                        Ok(head) => Some(head),
+                        Err(error) => {
+                            log::warn!(target: "momo::snapshot", "node {from}: catalog not fetched: {error}");
+                            None
+                        }
+                    };
+                    let _ = events.send(Event::SnapshotFetched { head });
+                };
+                thread::Builder::new()
+                    .name("snapshot".into())
+                    .spawn(fetch)
+                    .map_err(disk)?;
+            }
+            Effect::InstallSnapshot {
+                head,
+                hard_state,
+                number,
+            } => {
+                let installing = serde_json::json!({"head": head, "hard_state": hard_state});
+                engine
+                    .state
+                    .write_fact(fact::INSTALLING, &to_row(&installing))
+                    .map_err(disk)?;
+                snapshot::install(engine)?;
+                let base = LogBase {
+                    index: head.index,
+                    term: head.term,
+                };
+                let reset = LogWork::Reset {
+                    base,
+                    hard_state,
+                    number: Some(number),
+                };
+                self.log.send(reset).map_err(disk)?;
+                self.touch(TreeWork::Rebuild);
+            }
+            Effect::Forget => {
+                engine
+                    .state
+                    .write_fact(fact::FORGETTING, b"{}")
+                    .map_err(disk)?;
+                engine.tables.replace(std::iter::empty())?;
+                let base = LogBase { index: 0, term: 0 };
+                self.log
+                    .send(LogWork::Reset {
+                        base,
+                        hard_state: Vec::new(),
+                        number: None,
+                    })
+                    .map_err(disk)?;
+            }
+            Effect::Remember(memory) => self.remember(memory)?,
+            Effect::Touched { path } => self.touch(TreeWork::Touched(path)),
+            Effect::Unreferenced { sha256 } => engine.candidates.add(sha256),
+            Effect::Settled { upload } => engine.settle(upload)?,
+            Effect::StartFetch { fetch, leader } => {
+                let job = fetch.job;
+                if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+                    self.jobs.try_send(Job { fetch, leader })
+                {
+                    let error = Some("the queue is full".to_owned());
+                    self.soon.push(Event::FetchEnded { job, leader, error });
+                }
+            }
+            Effect::Say { level, event, text } => say(level, event, &text),
+        }
+        Ok(())
+    }
+}
+
+impl Production {
+    fn remember(&self, memory: Memory) -> Result<(), Fatal> {
+        let engine = &self.engine;
+        let (name, value) = match memory {
+            Memory::Born(birth) => {
+                engine.dirs.set_cluster(birth.cluster).map_err(disk)?;
+                engine.peers.set_cluster(birth.cluster);
+                (fact::BIRTH, to_row(&birth))
+            }
+            Memory::Admitted(cluster) => {
+                engine.dirs.set_cluster(cluster).map_err(disk)?;
+                engine.peers.set_cluster(cluster);
+                (fact::ADMITTED, to_row(&cluster))
+            }
+            Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(&indexes)),
+        };
+        engine.state.write_fact(name, &value).map_err(disk)
+    }
+
+    fn touch(&self, work: TreeWork) {
+        if self.tree.try_send(work).is_err() {
+            self.engine.visible.fell_behind();
+        }
+    }
+}
+
+fn say(level: Level, event: &str, text: &str) {
+    let level = match level {
+        Level::Error => log::Level::Error,
+        Level::Warn => log::Level::Warn,
+        Level::Info => log::Level::Info,
+        Level::Debug => log::Level::Debug,
+    };
+    log::log!(target: &format!("momo::{event}"), level, "{text}");
+}
+
+/// The driver: one event, one turn, until the node stops.
+pub fn drive(
+    node: &mut Node,
+    world: &mut Production,
+    events: &Receiver<Event>,
+) -> Result<(), Fatal> {
+    let mut last = None;
+    while !world.engine.is_stopping() {
+        let event = match world.soon.pop() {
+            Some(event) => event,
+            None => match wait(node, events) {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+        };
+        world.engine.driven();
+        turn(node, world, event, clock::now())?;
+        let report = node.report();
+        if last.as_ref() != Some(&report) {
+            world.engine.set_report(report.clone());
+            last = Some(report);
+        }
+    }
+    Ok(())
+}
+
+/// The next event, or the passing of time; `None` when nobody can send any more.
+fn wait(node: &Node, events: &Receiver<Event>) -> Option<Event> {
+    let wait = node
+        .deadline()
+        .map_or(LONGEST_WAIT, |deadline| deadline - clock::mono());
+    match events.recv_timeout(wait.min(LONGEST_WAIT)) {
+        Ok(event) => Some(event),
+        Err(RecvTimeoutError::Timeout) => Some(Event::Time),
+        Err(RecvTimeoutError::Disconnected) => None,
+    }
+}
+
+/// The visible tree's thread: names one by one, or all of them when it fell behind.
+pub fn tend_tree(engine: &Arc<Engine>, work: &Receiver<TreeWork>) {
+    while !engine.is_stopping() {
+        let done = match work.recv_timeout(LONGEST_WAIT) {
+            Ok(TreeWork::Touched(path)) => engine.visible.reconcile(&engine.tables, &path),
+            Ok(TreeWork::Rebuild) => engine.visible.rebuild(&engine.tables),
+            Err(RecvTimeoutError::Timeout) if engine.visible.catch_up() => {
+                engine.visible.rebuild(&engine.tables)
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if let Err(error) = done {
+            log::error!(target: "momo::tree", "{error}");
+        }
+    }
+}
