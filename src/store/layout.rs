@@ -324,12 +324,17 @@ impl StateDir {
             mark.write(path)?;
             mark
         };
-        let state = Self {
+        let state = StateMark {
             path: path.to_owned(),
             mark: Mutex::new(mark),
             _lock: lock,
         };
-        Ok((state, fresh))
+        Ok((
+            Self {
+                shared: Arc::new(state),
+            },
+            fresh,
+        ))
     }
 
     /// Where it is.
