@@ -97,11 +97,7 @@ fn end(result: Result<(), Failure>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if !matches!(failure, Failure::Closed) {
-        let text: String = failure
-            .to_string()
-            .lines()
-            .map(|line| format!("momo: {line}\n"))
-            .collect();
+        let text = format!("momo: {}\n", failure.to_string().replace('\n', "\nmomo: "));
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
     if matches!(failure, Failure::Usage(_)) {

@@ -79,5 +79,7 @@ fn make(path: &Path) -> Result<(), Failure> {
 /// That a daemon of this configuration may start: the secret is there and nobody else can read it, or no address of any
 /// daemon can be reached from another machine.
 pub(super) fn check(config: &Config) -> Result<(), Failure> {
-    settings::secret(config).map(drop).map_err(|error| Failure::Failed(error.to_string()))
+    settings::secret(config)
+        .map(drop)
+        .map_err(|error| Failure::Failed(error.to_string()))
 }

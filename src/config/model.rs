@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::id::NodeId;
-use crate::wire::record::Mode;
+use crate::base::mode::Mode;
 
 /// What the operator asked for. Only [`Config::parse`] makes one, so whoever holds one need not check it again.
 #[derive(Clone, Debug, Default)]

@@ -12,6 +12,7 @@ pub mod text;
 
 pub use connection::{Limits, Wait, Wire};
 
+use crate::config::TextAdmin;
 use crate::engine::verbs::Verbs;
 use crate::wire::first::Protocol;
 
@@ -23,19 +24,7 @@ pub struct Session<'a> {
     /// Patience and sizes.
     pub limits: &'a Limits,
     /// Who may change things by the text door (rule R21).
-    pub text_admin: Admin,
-}
-
-/// Who may change things by a door that knows no identities (rule R21).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Admin {
-    /// Clients on this machine.
-    #[default]
-    Loopback,
-    /// Everyone who reaches the port.
-    Open,
-    /// No one.
-    Off,
+    pub text_admin: TextAdmin,
 }
 
 /// A row of the table.

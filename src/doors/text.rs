@@ -7,11 +7,12 @@ use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use super::Session;
 use super::connection::{Body, Headed, Wait, Wire, hang_up, is_timeout};
-use super::{Admin, Session};
 use crate::base::id::{NodeId, Version};
 use crate::base::limit::LINE_BYTES;
 use crate::base::path::FilePath;
+use crate::config::TextAdmin;
 use crate::engine::verbs::{
     Content, Failure, Kept, Member, Put, ReadFailure, Stat, Status, Strategy,
 };
@@ -346,10 +347,11 @@ impl Conversation<'_> {
 
     /// Rule R21; the refusal, if it is one.
     fn not_allowed(&self, command: &str) -> Option<String> {
-        let (allowed, word) = match self.session.text_admin {
-            Admin::Open => (true, "open"),
-            Admin::Loopback => (self.wire.loopback(), "loopback"),
-            Admin::Off => (false, "off"),
+        let word = self.session.text_admin;
+        let allowed = match word {
+            TextAdmin::Open => true,
+            TextAdmin::Loopback => self.wire.loopback(),
+            TextAdmin::Off => false,
         };
         let peer = self.wire.peer();
         (!allowed).then(|| {

@@ -104,7 +104,8 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
     hello.extend_from_slice(&to.key());
     hello.extend_from_slice(&cluster_bytes(us.cluster));
     hello.extend_from_slice(&nonce()?);
-    let mut input = BufReader::with_capacity(16 * 1024, SharedSocket::new(Arc::new(socket), Vec::new()));
+    let mut input =
+        BufReader::with_capacity(16 * 1024, SharedSocket::new(Arc::new(socket), Vec::new()));
     input.get_mut().write_all(&hello)?;
 
     let mut answer = [0; ANSWER];
@@ -206,7 +207,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let other = thread::spawn(move || {
             let (socket, _) = listener.accept().unwrap();
-            accept(BufReader::new(SharedSocket::new(Arc::new(socket), Vec::new())), &b).map(|(_, from, _)| from)
+            accept(
+                BufReader::new(SharedSocket::new(Arc::new(socket), Vec::new())),
+                &b,
+            )
+            .map(|(_, from, _)| from)
         });
         let ours = dial(
             TcpStream::connect(address).unwrap(),

@@ -114,7 +114,10 @@ pub fn sample(engine: &Arc<Engine>) {
     };
     let mut controller = Controller::new(
         settings.modes.clone(),
-        Thresholds { min: settings.min_threshold, max: settings.max_threshold },
+        Thresholds {
+            min: settings.min_threshold,
+            max: settings.max_threshold,
+        },
         settings.fallback_interval,
     );
     // CPU use is the difference of two looks at least this far apart.

@@ -163,12 +163,12 @@ impl Production {
         let engine = &self.engine;
         let (name, value) = match memory {
             Memory::Born(birth) => {
-                engine.dirs.set_cluster(&engine.state, birth.cluster).map_err(disk)?;
-                engine.peers.set_cluster(&engine.state, birth.cluster);
+                engine.dirs.set_cluster(birth.cluster).map_err(disk)?;
+                engine.peers.set_cluster(birth.cluster);
                 (fact::BIRTH, to_row(&birth))
             }
             Memory::Admitted(cluster) => {
-                engine.dirs.set_cluster(&engine.state, cluster).map_err(disk)?;
+                engine.dirs.set_cluster(cluster).map_err(disk)?;
                 engine.peers.set_cluster(cluster);
                 (fact::ADMITTED, to_row(&cluster))
             }

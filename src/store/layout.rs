@@ -15,6 +15,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -46,11 +47,17 @@ pub struct DataDir {
 pub struct DataDirs {
     /// In the order of the configuration; at least one.
     pub dirs: Vec<DataDir>,
+    state: Arc<StateMark>,
 }
 
 /// Where log, tables, boot counter and facts live. Locked until dropped.
 #[derive(Debug)]
 pub struct StateDir {
+    shared: Arc<StateMark>,
+}
+
+#[derive(Debug)]
+struct StateMark {
     path: PathBuf,
     mark: Mutex<Mark>,
     _lock: File,
@@ -320,17 +327,17 @@ impl StateDir {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.shared.path
     }
 
     /// The log's directory, which exists.
     pub fn log_dir(&self) -> PathBuf {
-        self.path.join("log")
+        self.shared.path.join("log")
     }
 
     /// The tables' file.
     pub fn tables_path(&self) -> PathBuf {
-        self.path.join("tables.redb")
+        self.shared.path.join("tables.redb")
     }
 
     /// A fact written earlier, or `None`. `name` is of `a-z`, `0-9` and `-`.
