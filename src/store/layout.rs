@@ -160,11 +160,14 @@ impl DataDirs {
         }
         let default = first.join(PRIVATE).join("state");
         let (state, fresh_state) = StateDir::open(state_dir.unwrap_or(&default), node)?;
-        let dirs = Self { dirs };
-        let cluster = dirs.cluster(&state)?;
+        let dirs = Self {
+            dirs,
+            state: Arc::clone(&state.shared),
+        };
+        let cluster = dirs.cluster()?;
         if let Some(cluster) = cluster {
             // A disk that was added, or a set-up that was cut short.
-            dirs.set_cluster(&state, cluster)?;
+            dirs.set_cluster(cluster)?;
         }
         let warnings = dirs.shared_devices();
         let boot = state.raise_boot()?;
@@ -179,12 +182,16 @@ impl DataDirs {
     }
 
     /// Writes the cluster's id into every mark, durably. Refused when a mark names another cluster.
-    pub fn set_cluster(&self, state: &StateDir, cluster: ClusterId) -> Result<(), OpenError> {
+    pub fn set_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
         let marks = self
             .dirs
             .iter()
             .map(|dir| (dir.path.join(PRIVATE), &dir.mark));
-        let marks = || marks.clone().chain([(state.path.clone(), &state.mark)]);
+        let marks = || {
+            marks
+                .clone()
+                .chain([(self.state.path.clone(), &self.state.mark)])
+        };
         for (path, mark) in marks() {
             if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
                 return Err(OpenError::OtherCluster(path, other));
@@ -204,8 +211,8 @@ impl DataDirs {
         Ok(())
     }
 
-    fn cluster(&self, state: &StateDir) -> Result<Option<ClusterId>, OpenError> {
-        let mut found = state.mark.lock().cluster;
+    fn cluster(&self) -> Result<Option<ClusterId>, OpenError> {
+        let mut found = self.state.mark.lock().cluster;
         for dir in &self.dirs {
             match (found, dir.mark.lock().cluster) {
                 (Some(one), Some(other)) if one != other => {
@@ -317,12 +324,17 @@ impl StateDir {
             mark.write(path)?;
             mark
         };
-        let state = Self {
+        let state = StateMark {
             path: path.to_owned(),
             mark: Mutex::new(mark),
             _lock: lock,
         };
-        Ok((state, fresh))
+        Ok((
+            Self {
+                shared: Arc::new(state),
+            },
+            fresh,
+        ))
     }
 
     /// Where it is.
@@ -360,11 +372,15 @@ impl StateDir {
             !name.is_empty() && name.bytes().all(plain),
             "a fact has a plain name"
         );
-        self.path.join("facts").join(name).with_extension("json")
+        self.shared
+            .path
+            .join("facts")
+            .join(name)
+            .with_extension("json")
     }
 
     fn raise_boot(&self) -> Result<Boot, OpenError> {
-        let path = self.path.join("boot");
+        let path = self.shared.path.join("boot");
         let at = |error| OpenError::Io(path.clone(), error);
         let last = match std::fs::read_to_string(&path) {
             Ok(text) => text.trim_end().parse::<u64>().map_err(|_| {
@@ -452,7 +468,7 @@ mod tests {
         assert_eq!((first.boot, first.cluster), (Boot(1), None));
         assert_eq!(first.warnings.len(), 1, "both are on one device");
         assert!(data[1].join(".momo/objects/ff").is_dir());
-        first.dirs.set_cluster(&first.state, ClusterId(7)).unwrap();
+        first.dirs.set_cluster(ClusterId(7)).unwrap();
         let ids: Vec<_> = first.dirs.dirs.iter().map(|dir| dir.id).collect();
         assert!(matches!(
             DataDirs::open(&data, None, NODE),
@@ -485,11 +501,8 @@ mod tests {
         let (a, b) = ([root.path().join("a")], [root.path().join("b")]);
         for (data, cluster) in [(&a, 1), (&b, 2)] {
             let opened = DataDirs::open(data, None, NODE).unwrap();
-            opened
-                .dirs
-                .set_cluster(&opened.state, ClusterId(cluster))
-                .unwrap();
-            let other = opened.dirs.set_cluster(&opened.state, ClusterId(9));
+            opened.dirs.set_cluster(ClusterId(cluster)).unwrap();
+            let other = opened.dirs.set_cluster(ClusterId(9));
             assert!(matches!(other, Err(OpenError::OtherCluster(..))));
         }
         let other_node = DataDirs::open(&a, None, NodeId(4));
