@@ -6,5 +6,6 @@ pub mod config;
 pub mod core;
 pub mod doors;
 pub mod engine;
+pub mod server;
 pub mod store;
 pub mod wire;

@@ -608,12 +608,12 @@ fn each_mode_is_answered_and_placed_as_the_table_says() {
 }
 
 fn wait_for_mode(cluster: &Cluster, id: usize, mode: u8) {
-    let wanted = format!("{mode}");
+    let wanted = format!("MODE {mode} ");
     cluster.eventually(&format!("daemon {id} knows mode {mode}"), |cluster| {
         cluster.daemons[id]
             .text()
             .and_then(|mut text| text.ask_lines("MODE"))
-            .is_ok_and(|lines| lines.join(" ").contains(&wanted))
+            .is_ok_and(|lines| lines.iter().any(|line| line.starts_with(&wanted)))
     });
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -146,17 +147,22 @@ fn to_file(
 
 /// What has left by standard output cannot be taken back: another daemon is asked only as long as nothing has.
 fn to_stdout(flags: &Flags, client: &mut Client, name: &FilePath) -> Result<(), Failure> {
+    // Past std's line buffer: blocks leave as they come.
+    let stdout = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| undelivered(&error))?;
+    let mut stdout = File::from(stdout);
     let head = client
         .ask(|session| {
             let head = ask(session, name, flags.version)?;
             let progress = Progress::new(name.as_str(), head.size, flags.dial.quiet);
-            let mut stdout = io::stdout();
             let digest = flow::receive(session.reader(), head.size, &mut stdout, &progress)
                 .map_err(|stop| match stop {
                     flow::Stop::Source(error) => Trouble::Refused(format!(
                         "the connection broke off; what came out is incomplete: {error}"
                     )),
-                    flow::Stop::Sink(error) => Trouble::Here(undelivered(error)),
+                    flow::Stop::Sink(error) => Trouble::Here(undelivered(&error)),
                 })?;
             if digest != head.sha256 {
                 return Err(Trouble::Refused(mismatch(&head, digest)));
@@ -198,7 +204,7 @@ fn warn_of_stale(name: &FilePath, head: &ContentHead) {
 }
 
 /// A reader that left early did not get the file: not an end to be silent about in the exit code.
-fn undelivered(error: io::Error) -> Failure {
+fn undelivered(error: &io::Error) -> Failure {
     Failure::Failed(format!("standard output: {error}"))
 }
 

@@ -11,8 +11,12 @@ use crate::config::Config;
 /// Where the configuration is.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ConfFlag {
-    /// Configuration file; otherwise $MOMO_CONF, ./conf/momo.conf, /etc/momo/momo.conf
-    #[arg(long, value_name = "FILE")]
+    /// Configuration file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Configuration file; otherwise $MOMO_CONF, ./conf/momo.conf, /etc/momo/momo.conf"
+    )]
     pub conf: Option<PathBuf>,
 }
 

@@ -1,5 +1,6 @@
 //! `momo ls`: the names of the catalog.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, ErrorKind};
 
 use clap::Args;
@@ -37,7 +38,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     if flags.json {
         for row in &rows {
             let row = json!({ "name": row.name, "start": row.start, "size": row.size });
-            text.push_str(&format!("{row}\n"));
+            let _ = writeln!(text, "{row}");
         }
     } else {
         let width = rows
@@ -46,7 +47,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             .max()
             .unwrap_or_default();
         for row in &rows {
-            text.push_str(&format!("{:>width$}  {}\n", row.size, row.name));
+            let _ = writeln!(text, "{:>width$}  {}", row.size, row.name);
         }
     }
     print::out(&text)

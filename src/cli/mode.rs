@@ -28,13 +28,13 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let mut client = Client::new(&flags.dial)?;
-    let reply = match flags.mode {
+    let lines = match flags.mode {
         Some(mode) => client.change(&Request::SetMode(mode))?,
         None if flags.history => client.question(&Request::ModeHistory)?,
         None => client.question(&Request::Mode)?,
     };
     let mut text = String::new();
-    for line in &reply.lines {
+    for line in &lines {
         let change = parse_mode(line)
             .ok_or_else(|| Failure::Failed(format!("reply not understood: {line}")))?;
         text.push_str(&if flags.json {

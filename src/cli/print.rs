@@ -10,7 +10,7 @@ pub(super) fn out(text: &str) -> Result<(), Failure> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(of_stdout)
+        .map_err(|error| of_stdout(&error))
 }
 
 /// Writes one JSON value and a line end to standard output.
@@ -19,7 +19,7 @@ pub(super) fn json(value: &serde_json::Value) -> Result<(), Failure> {
 }
 
 /// What an error on standard output means.
-pub(super) fn of_stdout(error: io::Error) -> Failure {
+fn of_stdout(error: &io::Error) -> Failure {
     match error.kind() {
         ErrorKind::BrokenPipe => Failure::Closed,
         _ => Failure::Failed(format!("standard output: {error}")),

@@ -72,7 +72,7 @@ fn one(flags: &Flags, client: &mut Client, path: &Path) -> Result<(), Failure> {
     let head = |size, name| PutHead {
         strategy: flags.strategy.clone(),
         class: flags.class.clone(),
-        expect: flags.expect.clone(),
+        expect: flags.expect,
         ..PutHead::plain(size, name)
     };
     let name = name_of(flags, path)?;

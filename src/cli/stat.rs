@@ -1,5 +1,7 @@
 //! `momo stat`: what is known of files.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use serde_json::json;
 
@@ -47,13 +49,13 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 
 fn one(flags: &Flags, client: &mut Client, name: &str) -> Result<String, Failure> {
     let path = FilePath::new(name).map_err(|why| Failure::Failed(format!("{name:?}: {why}")))?;
-    let reply = client
+    let lines = client
         .question(&Request::Stat { name: path })
         .map_err(|failure| failure.about(name))?;
-    let stated = Stated::parse(reply.lines.iter().map(String::as_str)).ok_or_else(|| {
+    let stated = Stated::parse(lines.iter().map(String::as_str)).ok_or_else(|| {
         Failure::Failed(format!(
             "{name}: reply not understood: {}",
-            reply.lines.join(" | ")
+            lines.join(" | ")
         ))
     })?;
     Ok(if flags.json {
@@ -82,7 +84,7 @@ fn for_people(stated: &Stated) -> String {
     let mut text = String::new();
     let mut row = |what: &str, value: &str| {
         if !value.is_empty() {
-            text.push_str(&format!("{what:<10} {value}\n"));
+            let _ = writeln!(text, "{what:<10} {value}");
         }
     };
     let numbers = |items: Vec<String>| items.join(", ");

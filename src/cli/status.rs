@@ -20,14 +20,8 @@ pub(super) struct Flags {
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let mut client = Client::new(&flags.dial)?;
     if !flags.json {
-        let reply = client.question(&Request::Status)?;
-        return print::out(
-            &reply
-                .lines
-                .iter()
-                .map(|line| format!("{line}\n"))
-                .collect::<String>(),
-        );
+        let lines = client.question(&Request::Status)?;
+        return print::out(&(lines.join("\n") + "\n"));
     }
     let line = client.ask(|session| {
         session

@@ -11,7 +11,7 @@ use crate::config::{Config, Daemon, HostPort};
 use crate::wire::text::{OUTCOME_UNKNOWN, Request, Verdict, verdict};
 
 /// A daemon that answers a change has first waited for others: so much more than the wait for a byte is granted.
-const CHANGE_WAIT: Duration = Duration::from_secs(60);
+const CHANGE_WAIT: Duration = Duration::from_mins(1);
 /// Longest reply of several lines, in bytes; a listing has no such limit.
 const REPLY_BYTES: usize = 64 * 1024 * 1024;
 /// What a daemon without room answers begins with.
@@ -106,16 +106,16 @@ impl<'a> Client<'a> {
         )))
     }
 
-    /// A question that changes nothing, and its whole reply.
-    pub(super) fn question(&mut self, request: &Request) -> Result<Reply, Failure> {
+    /// A question that changes nothing, and the lines before the `OK` of its reply.
+    pub(super) fn question(&mut self, request: &Request) -> Result<Vec<String>, Failure> {
         self.ask(|session| {
             session.send(request).map_err(|error| elsewhere(&error))?;
             session.reply().map_err(Stop::of_question)
         })
     }
 
-    /// A change, and its reply. Once it has been sent, only the reply tells what became of it.
-    pub(super) fn change(&mut self, request: &Request) -> Result<Reply, Failure> {
+    /// A change, and the lines before the `OK` of its reply. Once it has been sent, only the reply tells what became of it.
+    pub(super) fn change(&mut self, request: &Request) -> Result<Vec<String>, Failure> {
         self.ask(|session| {
             session.send(request).map_err(|error| elsewhere(&error))?;
             session.patiently(Session::reply).map_err(Stop::of_change)
@@ -127,13 +127,6 @@ impl<'a> Client<'a> {
 pub(super) struct Session {
     reader: BufReader<TcpStream>,
     wait: Duration,
-}
-
-/// A reply: what came before its last line, and the words behind its `OK`.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) lines: Vec<String>,
-    pub(super) ok: String,
 }
 
 /// Why no `OK` came.
@@ -242,19 +235,14 @@ impl Session {
         }
     }
 
-    /// Lines up to an `OK`.
-    pub(super) fn reply(&mut self) -> Result<Reply, Stop> {
+    /// The lines before an `OK`.
+    pub(super) fn reply(&mut self) -> Result<Vec<String>, Stop> {
         let mut lines = Vec::new();
         let mut left = REPLY_BYTES;
         loop {
             let line = self.line()?;
             match verdict(&line) {
-                Verdict::Ok(rest) => {
-                    return Ok(Reply {
-                        ok: rest.to_owned(),
-                        lines,
-                    });
-                }
+                Verdict::Ok(_) => return Ok(lines),
                 Verdict::Err(why) => return Err(Stop::Err(why.to_owned())),
                 Verdict::Line(_) => {}
             }

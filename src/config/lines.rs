@@ -85,12 +85,11 @@ fn without_comment(line: &str) -> &str {
     for (at, c) in line.char_indices() {
         match quote {
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if (c == '#' || c == ';') && before.is_whitespace() => return &line[..at],
             None if (c == '"' || c == '\'') && (before == '=' || before.is_whitespace()) => {
                 quote = Some(c);
             }
-            None => {}
+            _ => {}
         }
         before = c;
     }

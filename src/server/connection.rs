@@ -63,7 +63,12 @@ impl Register {
             peer: Arc::clone(&peer),
         };
         self.entries.lock().insert(number, entry);
-        Registered { register: Arc::clone(self), number, idle_since, peer }
+        Registered {
+            register: Arc::clone(self),
+            number,
+            idle_since,
+            peer,
+        }
     }
 
     /// How many there are.
@@ -73,7 +78,11 @@ impl Register {
 
     /// How many of them are other nodes.
     pub fn peers(&self) -> usize {
-        self.entries.lock().values().filter(|entry| entry.peer.load(Ordering::Relaxed)).count()
+        self.entries
+            .lock()
+            .values()
+            .filter(|entry| entry.peer.load(Ordering::Relaxed))
+            .count()
     }
 
     /// Whether there is none.
@@ -92,7 +101,9 @@ impl Register {
                 since => Some((since, entry.clone())),
             })
             .min_by_key(|(since, _)| *since);
-        let Some((_, entry)) = idlest else { return false };
+        let Some((_, entry)) = idlest else {
+            return false;
+        };
         // It may have become busy meanwhile; its client sees a closed connection and dials again.
         entry.idle_since.store(0, Ordering::Relaxed);
         entry.socket.shutdown(Shutdown::Both).is_ok()

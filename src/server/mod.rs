@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, bounded, select};
 use crate::base::id::NodeId;
 use crate::base::limit::{CONNECTION_QUEUE, PEER_SLOTS};
 use crate::config::{Config, TextAdmin};
-use crate::doors::{self, Admin, Limits, Session, Wire};
+use crate::doors::{self, Limits, Session, Wire};
 use crate::engine::Handle;
 use crate::engine::frame::SharedSocket;
 use crate::engine::serve;
@@ -76,7 +76,7 @@ struct Shared {
     running: Arc<crate::engine::shared::Engine>,
     handle: Handle,
     limits: Limits,
-    admin: Admin,
+    admin: TextAdmin,
     register: Arc<Register>,
     slots: Arc<Slots>,
     pool: Pool,
@@ -98,17 +98,27 @@ pub fn run(config: &Config, id: NodeId) -> Result<(), ServeError> {
     let mut addresses = Vec::new();
     for (listener, protocols) in listeners {
         let address = listener.local_addr()?;
-        let names: Vec<String> = protocols.iter().map(|protocol| format!("{protocol:?}").to_lowercase()).collect();
+        let names: Vec<String> = protocols
+            .iter()
+            .map(|protocol| format!("{protocol:?}").to_lowercase())
+            .collect();
         log::info!(target: "momo::listen", "daemon {id} listens on {address} for {}", names.join(", "));
         addresses.push(address);
         let shared = Arc::clone(&shared);
         let protocols: Arc<[Protocol]> = protocols.into();
-        threads.push(listen::accept(listener, Arc::clone(&stop_listening), move |socket, from| {
-            admit(&shared, socket, from, &protocols);
-        })?);
+        threads.push(listen::accept(
+            listener,
+            Arc::clone(&stop_listening),
+            move |socket, from| {
+                admit(&shared, socket, from, &protocols);
+            },
+        )?);
     }
     let engine = Arc::clone(&running.engine);
-    notify::watchdog(move || engine.is_driven(), Arc::clone(&running.engine.stopping))?;
+    notify::watchdog(
+        move || engine.is_driven(),
+        Arc::clone(&running.engine.stopping),
+    )?;
     notify::ready(&format!("daemon {id} is open"));
 
     let failure = select! {
@@ -142,14 +152,14 @@ fn shared(config: &Config, running: &Running) -> Shared {
             file_bytes: config.server.max_file_bytes,
             ..Limits::default()
         },
-        admin: match config.server.text_admin {
-            TextAdmin::Loopback => Admin::Loopback,
-            TextAdmin::Open => Admin::Open,
-            TextAdmin::Off => Admin::Off,
-        },
+        admin: config.server.text_admin,
         register: Arc::default(),
         slots: Slots::new(slots),
-        pool: Pool::new(slots.saturating_add(PEER_SLOTS).saturating_add(CONNECTION_QUEUE)),
+        pool: Pool::new(
+            slots
+                .saturating_add(PEER_SLOTS)
+                .saturating_add(CONNECTION_QUEUE),
+        ),
         write_timeout: config.server.write_timeout,
     }
 }
@@ -165,12 +175,12 @@ fn signals() -> Result<Receiver<()>, ServeError> {
 }
 
 /// Every address of the daemon, with the protocols spoken there.
-fn bind_all(
-    config: &Config,
-    id: NodeId,
-) -> Result<Vec<(TcpListener, Vec<Protocol>)>, ServeError> {
+fn bind_all(config: &Config, id: NodeId) -> Result<Vec<(TcpListener, Vec<Protocol>)>, ServeError> {
     let Some(daemon) = config.daemon(id) else {
-        return Err(ServeError::Unusable(settings::Unusable::NoDaemon(id, config.file.clone())));
+        return Err(ServeError::Unusable(settings::Unusable::NoDaemon(
+            id,
+            config.file.clone(),
+        )));
     };
     let mut by_address: BTreeMap<String, Vec<Protocol>> = BTreeMap::new();
     for (address, protocol) in [
@@ -182,7 +192,10 @@ fn bind_all(
         (&daemon.host, Protocol::Names),
         (&daemon.host, Protocol::Group),
     ] {
-        by_address.entry(address.to_string()).or_default().push(protocol);
+        by_address
+            .entry(address.to_string())
+            .or_default()
+            .push(protocol);
     }
     let tuning = listen::Tuning {
         backlog: i32::try_from(config.server.backlog).unwrap_or(i32::MAX),
@@ -191,10 +204,12 @@ fn bind_all(
     };
     by_address
         .into_iter()
-        .map(|(address, protocols)| match listen::bind(&address, tuning) {
-            Ok(listener) => Ok((listener, protocols)),
-            Err(error) => Err(ServeError::Bind(address, error)),
-        })
+        .map(
+            |(address, protocols)| match listen::bind(&address, tuning) {
+                Ok(listener) => Ok((listener, protocols)),
+                Err(error) => Err(ServeError::Bind(address, error)),
+            },
+        )
         .collect()
 }
 
@@ -205,7 +220,10 @@ fn admit(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr, protocols: &
         if let Err(error) = attend(&for_thread, socket, from, &protocols) {
             log::debug!(target: "momo::connection", "{from}: {error}");
         }
-        for_thread.running.connections.store(for_thread.register.len() as u64, Ordering::Relaxed);
+        for_thread
+            .running
+            .connections
+            .store(for_thread.register.len() as u64, Ordering::Relaxed);
     };
     match shared.pool.run(task) {
         Ok(true) => {}
@@ -226,13 +244,20 @@ fn attend(
 ) -> io::Result<()> {
     listen::tune(&socket)?;
     let mut connection = Connection::new(socket, from, shared.write_timeout, &shared.register)?;
-    shared.running.connections.store(shared.register.len() as u64, Ordering::Relaxed);
+    shared
+        .running
+        .connections
+        .store(shared.register.len() as u64, Ordering::Relaxed);
     let slot = shared.slots.take();
     let protocol = match protocols {
         [only] if *only != Protocol::Peer => Some(*only),
         _ => {
             // Without a slot only a peer may stay, and it speaks at once.
-            let patience = if slot.is_some() { shared.limits.idle } else { SHOW };
+            let patience = if slot.is_some() {
+                shared.limits.idle
+            } else {
+                SHOW
+            };
             connection.sniff(patience)?
         }
     };
@@ -250,8 +275,11 @@ fn attend(
         io::Write::write_all(&mut connection, door.busy)?;
         return connection.finish();
     };
-    let session =
-        Session { verbs: &shared.handle, limits: &shared.limits, text_admin: shared.admin };
+    let session = Session {
+        verbs: &shared.handle,
+        limits: &shared.limits,
+        text_admin: shared.admin,
+    };
     (door.serve)(&session, &mut connection);
     io::Write::flush(&mut connection)
 }
@@ -270,11 +298,10 @@ fn attend_peer(
 ) -> io::Result<()> {
     let (socket, ahead, registered) = connection.into_parts();
     // Once it has proved who it is, it does not count among the strangers.
-    let served =
-        serve::serve(&shared.running, SharedSocket::new(socket, ahead), || {
-            registered.is_peer();
-            drop(slot);
-        });
+    let served = serve::serve(&shared.running, SharedSocket::new(socket, ahead), || {
+        registered.is_peer();
+        drop(slot);
+    });
     if let Err(error) = &served
         && error.kind() == io::ErrorKind::PermissionDenied
     {

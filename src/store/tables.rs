@@ -180,6 +180,7 @@ const fn code(table: Table) -> u8 {
         Table::Modes => 7,
         Table::Replies => 8,
         Table::Abandoned => 9,
+        Table::Names => 10,
     }
 }
 

@@ -66,6 +66,13 @@ impl Text {
 
     /// Whether the daemon answers look-ups from what is committed, and not from what it happens to have.
     pub fn is_fresh(&mut self) -> io::Result<bool> {
+        let status = self.ask_lines("STATUS JSON")?;
+        if !status
+            .iter()
+            .any(|line| line.contains("\"state\":\"ready\""))
+        {
+            return Ok(false);
+        }
         let answer = self.ask("FILE STAT no-such-file-in-this-cluster")?;
         Ok(answer.starts_with("ERR") && answer.contains("not found"))
     }
