@@ -51,7 +51,10 @@ pub(super) fn name(tables: &mut Overlay<'_>, record: &FileRecord) {
 /// This version is not the newest of its name any more.
 pub(super) fn unname(tables: &mut Overlay<'_>, record: &FileRecord) {
     for part in &record.parts {
-        tables.batch.delete(Table::Names, &query::name_key(&part.sha256, record.path.as_str()));
+        tables.batch.delete(
+            Table::Names,
+            &query::name_key(&part.sha256, record.path.as_str()),
+        );
     }
 }
 
