@@ -16,12 +16,7 @@ pub trait World {
 /// Gives the core one event and carries out, in order, everything that follows from it.
 ///
 /// An error means that this node must not go on: the process ends and its supervisor starts it anew.
-pub fn turn<W: World>(
-    node: &mut Node,
-    world: &mut W,
-    event: Event,
-    now: Now,
-) -> Result<(), Fatal> {
+pub fn turn<W: World>(node: &mut Node, world: &mut W, event: Event, now: Now) -> Result<(), Fatal> {
     node.handle(event, now, world.tables())?;
     while let Some(effect) = node.poll() {
         world.carry_out(effect)?;

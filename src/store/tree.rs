@@ -105,7 +105,9 @@ impl Tree {
     }
 
     fn show(&self, root: &Root, path: &FilePath, sha: &Sha256, size: u64) -> io::Result<Linked> {
-        let Some(parent) = self.parent(root, path)? else { return Ok(Linked::Blocked) };
+        let Some(parent) = self.parent(root, path)? else {
+            return Ok(Linked::Blocked);
+        };
         let name = path.name();
         let object = if size == 0 { None } else { root.identity(sha)? };
         if let Some(there) = disk::facts_at(&parent, name)? {
@@ -212,11 +214,17 @@ impl Root {
     fn hide(&self, path: &FilePath) -> io::Result<()> {
         let mut above = vec![(self.top.try_clone()?, "")];
         for component in folders(path) {
-            let Some((folder, _)) = above.last() else { return Ok(()) };
-            let Some(next) = disk::open_folder(folder, component)? else { return Ok(()) };
+            let Some((folder, _)) = above.last() else {
+                return Ok(());
+            };
+            let Some(next) = disk::open_folder(folder, component)? else {
+                return Ok(());
+            };
             above.push((next, component));
         }
-        let Some((mut folder, mut name)) = above.pop() else { return Ok(()) };
+        let Some((mut folder, mut name)) = above.pop() else {
+            return Ok(());
+        };
         if !is_ours(&folder, path.name())? {
             return Ok(());
         }
@@ -268,7 +276,10 @@ fn sweep(
             sweep(&inner, &format!("{path}/"), wanted)?;
             drop(inner);
             let known = FilePath::new(&format!("{path}/x")).is_ok();
-            if known && disk::names(&disk::open_folder(folder, &name)?.ok_or(io::ErrorKind::NotFound)?)?.is_empty() {
+            if known
+                && disk::names(&disk::open_folder(folder, &name)?.ok_or(io::ErrorKind::NotFound)?)?
+                    .is_empty()
+            {
                 disk::remove_folder(folder, &name)?;
             }
         } else if FilePath::new(&path).is_ok_and(|path| wanted(&path).is_none())
@@ -357,7 +368,10 @@ mod tests {
         assert_eq!(place.read("a/b/c.txt").unwrap(), b"second");
         place.tree.unlink(&path).unwrap();
         place.tree.unlink(&path).unwrap();
-        assert!(!place.at("a").exists(), "empty folders go with the last name");
+        assert!(
+            !place.at("a").exists(),
+            "empty folders go with the last name"
+        );
         assert_eq!(place.leftovers(), 0);
     }
 
@@ -365,14 +379,29 @@ mod tests {
     fn an_object_that_is_not_here_is_not_shown_and_an_empty_file_is() {
         let place = Place::new();
         let gone = sha256(b"elsewhere");
-        assert_eq!(place.tree.link(&name("x"), &gone, 9).unwrap(), Linked::Absent);
+        assert_eq!(
+            place.tree.link(&name("x"), &gone, 9).unwrap(),
+            Linked::Absent
+        );
         let empty = crate::base::digest::EMPTY_SHA256;
-        assert_eq!(place.tree.link(&name("e"), &empty, 0).unwrap(), Linked::Shown);
-        assert_eq!(place.tree.link(&name("e"), &empty, 0).unwrap(), Linked::Shown);
+        assert_eq!(
+            place.tree.link(&name("e"), &empty, 0).unwrap(),
+            Linked::Shown
+        );
+        assert_eq!(
+            place.tree.link(&name("e"), &empty, 0).unwrap(),
+            Linked::Shown
+        );
         assert_eq!(place.read("e").unwrap(), b"");
         let real = place.object(b"now there is something");
-        assert_eq!(place.tree.link(&name("e"), &real, 22).unwrap(), Linked::Shown);
-        assert_eq!(place.tree.link(&name("e"), &empty, 0).unwrap(), Linked::Shown);
+        assert_eq!(
+            place.tree.link(&name("e"), &real, 22).unwrap(),
+            Linked::Shown
+        );
+        assert_eq!(
+            place.tree.link(&name("e"), &empty, 0).unwrap(),
+            Linked::Shown
+        );
         assert_eq!(place.read("e").unwrap(), b"");
     }
 
@@ -381,8 +410,14 @@ mod tests {
         let place = Place::new();
         let sha = place.object(b"ours");
         stranger(&place.at("taken"));
-        assert_eq!(place.tree.link(&name("taken"), &sha, 4).unwrap(), Linked::Blocked);
-        assert_eq!(place.tree.link(&name("taken/below"), &sha, 4).unwrap(), Linked::Blocked);
+        assert_eq!(
+            place.tree.link(&name("taken"), &sha, 4).unwrap(),
+            Linked::Blocked
+        );
+        assert_eq!(
+            place.tree.link(&name("taken/below"), &sha, 4).unwrap(),
+            Linked::Blocked
+        );
         place.tree.unlink(&name("taken")).unwrap();
         assert_eq!(place.read("taken").unwrap(), b"mine");
         place.tree.rebuild(std::iter::empty(), |_| None).unwrap();
@@ -395,7 +430,10 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), place.at("door")).unwrap();
         let sha = place.object(b"ours");
-        assert_eq!(place.tree.link(&name("door/x"), &sha, 4).unwrap(), Linked::Blocked);
+        assert_eq!(
+            place.tree.link(&name("door/x"), &sha, 4).unwrap(),
+            Linked::Blocked
+        );
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
@@ -423,7 +461,10 @@ mod tests {
         let place = Place::new();
         let sha = place.object(b"ours");
         place.tree.link(&name("n"), &sha, 4).unwrap();
-        assert_eq!(place.tree.link(&name("n/m"), &sha, 4).unwrap(), Linked::Shown);
+        assert_eq!(
+            place.tree.link(&name("n/m"), &sha, 4).unwrap(),
+            Linked::Shown
+        );
         place.tree.unlink(&name("n/m")).unwrap();
         assert_eq!(place.tree.link(&name("n"), &sha, 4).unwrap(), Linked::Shown);
     }
