@@ -764,7 +764,12 @@ fn the_notes_of_a_put_name_what_changed_and_what_vanished() {
     ];
     assert_eq!(applied.notes, expected);
     for version in 2..=5 {
-        let applied = catalog.run(&Operation::Put(put(version, "a", version as u8, &[0, 1])));
+        let applied = catalog.run(&Operation::Put(put(
+            version,
+            "a",
+            u8::try_from(version).unwrap(),
+            &[0, 1],
+        )));
         let vanished = applied.notes.contains(&Note::Unreferenced(part(1).sha256));
         assert_eq!(
             vanished,
