@@ -4,6 +4,8 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod doors;
 pub mod engine;
+pub mod server;
 pub mod store;
 pub mod wire;

@@ -14,26 +14,29 @@ pub enum Table {
     History,
     /// SHA-256 (32 bytes) to size, copies and references of an object.
     Objects,
-    /// SHA-256 of every object that has fewer copies than wanted.
+    /// Number of nodes (1 byte), SHA-256 of every object that lies on fewer nodes than wanted: fewest copies first.
     Debts,
+    /// SHA-256 (32 bytes) and path of every file whose newest version has the object as a part; no value.
+    Names,
     /// Node number (2 bytes, big-endian) to the node.
     Nodes,
-    /// Timestamp (8 bytes, big-endian) to a change of mode.
+    /// Timestamp (8 bytes, big-endian, inverted: newest first) to a change of mode.
     Modes,
-    /// Operation id (18 bytes) of a command to the reply it got (rule R4).
+    /// Operation id (18 bytes) of a command to the reply it got (rule R4); node number (2 bytes) to how far it has come.
     Replies,
-    /// Upload id (18 bytes) that was given up (rule R5).
+    /// Upload id (18 bytes) to its fate, put or given up (rule R5); node number (2 bytes) to how far it has come.
     Abandoned,
 }
 
 impl Table {
     /// Every table, in the order in which a store lays them out.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
         Self::Files,
         Self::History,
         Self::Objects,
         Self::Debts,
+        Self::Names,
         Self::Nodes,
         Self::Modes,
         Self::Replies,
@@ -48,6 +51,7 @@ impl Table {
             Self::History => "history",
             Self::Objects => "objects",
             Self::Debts => "debts",
+            Self::Names => "names",
             Self::Nodes => "nodes",
             Self::Modes => "modes",
             Self::Replies => "replies",

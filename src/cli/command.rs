@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::Failure;
-use super::server::Serve;
 use super::{
     argv, check, client, completions, get, ls, mode, print, put, rm, secret, server, stat, status,
 };
@@ -61,8 +60,8 @@ enum Command {
     Completions(completions::Flags),
 }
 
-/// Does what `args` (program name first) asks; `serve` runs a daemon.
-pub fn run(args: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitCode {
+/// Does what `args` (program name first) asks.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let definition = Line::command();
     let args = match argv::normalise(args, &long_flags(&definition)) {
         Ok(args) => args,
@@ -77,7 +76,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitCode {
         }
     };
     end(match line.command {
-        Command::Server(flags) => server::run(&flags, serve),
+        Command::Server(flags) => server::run(&flags),
         Command::Check(flags) => check::run(&flags),
         Command::Client(flags) => client::run(&flags),
         Command::Put(flags) => put::run(&flags),

@@ -27,4 +27,3 @@ mod status;
 mod text;
 
 pub use command::run;
-pub use server::Serve;

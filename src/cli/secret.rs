@@ -1,9 +1,8 @@
 //! `momo secret`: makes the secret that daemons share, and says whether it is as it must be (rule R20).
 
-use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -12,6 +11,7 @@ use super::exit::{Failure, of_file};
 use super::locate::ConfFlag;
 use super::print;
 use crate::config::Config;
+use crate::server::settings;
 
 #[derive(Args, Debug)]
 pub(super) struct Flags {
@@ -55,10 +55,7 @@ fn make(path: &Path) -> Result<(), Failure> {
     let mut chance = [0; SECRET_BYTES];
     getrandom::fill(&mut chance)
         .map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
-    let mut text: String = chance.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let mut text: String = chance.iter().map(|byte| format!("{byte:02x}")).collect();
     text.push('\n');
     let file = OpenOptions::new()
         .write(true)
@@ -82,38 +79,7 @@ fn make(path: &Path) -> Result<(), Failure> {
 /// That a daemon of this configuration may start: the secret is there and nobody else can read it, or no address of any
 /// daemon can be reached from another machine.
 pub(super) fn check(config: &Config) -> Result<(), Failure> {
-    let path = config.secret_file();
-    let metadata = match fs::metadata(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound && config.all_loopback() => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Failure::Failed(format!(
-                "{}: no such file, and not every address is loopback: daemons could not tell each \
-                 other from strangers; make it with: momo secret new --conf {}",
-                path.display(),
-                config.file.display()
-            )));
-        }
-        other => other.map_err(of_file(&path))?,
-    };
-    if !metadata.is_file() {
-        return Err(Failure::Failed(format!(
-            "{}: is not a file",
-            path.display()
-        )));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(Failure::Failed(format!(
-            "{}: others can read it (mode {:o}); mend it with: chmod 600 {}",
-            path.display(),
-            metadata.mode() & 0o777,
-            path.display()
-        )));
-    }
-    if metadata.len() < 16 {
-        return Err(Failure::Failed(format!(
-            "{}: is too short to be a secret (16 bytes at least)",
-            path.display()
-        )));
-    }
-    Ok(())
+    settings::secret(config)
+        .map(drop)
+        .map_err(|error| Failure::Failed(error.to_string()))
 }

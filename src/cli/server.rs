@@ -8,9 +8,6 @@ use super::{logging, secret};
 use crate::base::id::NodeId;
 use crate::config::Config;
 
-/// What runs a daemon until it is told to stop; the error is for the operator.
-pub type Serve = fn(Config, NodeId) -> Result<(), String>;
-
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     /// Which [daemon.N] of the configuration to run
@@ -20,12 +17,12 @@ pub(super) struct Flags {
     conf: ConfFlag,
 }
 
-pub(super) fn run(flags: &Flags, serve: Serve) -> Result<(), Failure> {
+pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let config = flags.conf.load()?;
     let id = known(&config, flags.id)?;
     secret::check(&config)?;
     logging::start(&config);
-    serve(config, id).map_err(Failure::Failed)
+    crate::server::run(&config, id).map_err(|error| Failure::Failed(error.to_string()))
 }
 
 /// The daemon's number, if the file has it.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{HostPort, Roles};
-use crate::wire::record::Mode;
+use crate::base::mode::Mode;
 
 /// Where in `T` a key's value goes.
 pub type At<T, V> = fn(&mut T) -> &mut V;

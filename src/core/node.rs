@@ -2,16 +2,26 @@
 //!
 //! One law: call [`Node::handle`] with one event, then [`Node::poll`] until it gives `None`. Effects are carried out in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
+use super::catalog::{self, Note};
+use super::consensus::{Consensus, Stepped};
+use super::health::{self, Health};
+use super::log::Log;
+use super::membership::{BIRTH_INDEX, Membership, Step};
+use super::proposals::Proposals;
+use super::reads::{Reads, Waiter};
+use super::repair::{self, Repair};
 use super::settings::Settings;
+use super::turn::Turn;
 use crate::base::digest::Sha256;
 use crate::base::id::{ClusterId, NodeId, OperationId, Ticket};
 use crate::base::path::FilePath;
 use crate::base::table::{Batch, TableError, Tables};
 use crate::base::time::{Mono, Now};
-use crate::wire::command::{Birth, Operation, Reply};
+use crate::wire::command::{Birth, Command, KNOWS, Operation, Reply};
 use crate::wire::peer::{Fetch, Figures, JobId, Message, SnapshotHead};
 
 /// Something happened.
@@ -319,24 +329,95 @@ pub struct Report {
 pub struct Node {
     settings: Settings,
     effects: VecDeque<Effect>,
+    membership: Membership,
+    /// `None` while this node is not a member.
+    consensus: Option<Consensus>,
+    /// The birth whose rows the tables do not have yet.
+    unwritten: Option<Birth>,
+    /// The log to start Raft with at the first event.
+    start: Option<Log>,
+    proposals: Proposals,
+    reads: Reads,
+    health: Health,
+    repair: Repair,
+    checkpoints: Checkpoints,
+    /// Number of the last effect handed to the disk.
+    number: u64,
+    leader: Option<NodeId>,
+    role: Role,
 }
+
+/// When the tables go to the disk.
+struct Checkpoints {
+    /// Where they stood when that was last asked for.
+    asked: u64,
+    /// When that was.
+    at: Mono,
+    under_way: bool,
+    entries: u64,
+    period: Duration,
+}
+
+/// Rounds of Raft and its users in one turn; more means that they chase each other for ever.
+const ROUNDS: usize = 10_000;
+/// How long the leader's own verdicts are proposed for.
+const VERDICT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a refusal waits for the read that confirms it.
+const DOUBT_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Node {
     /// A node as it was when its process ended. Nothing happens before the first event.
     pub fn new(
         settings: Settings,
-        _recovered: Recovered,
-        _tables: &dyn Tables,
+        recovered: Recovered,
+        tables: &dyn Tables,
     ) -> Result<Self, Fatal> {
+        let found = Found::look(recovered, catalog::applied(tables)?)?;
+        let membership = Membership::new(&settings, &found.memory, found.lost);
+        let health = Health::new(health::Settings {
+            node: settings.node,
+            interval: settings.heartbeat_interval,
+            timeout: settings.heartbeat_timeout,
+        });
+        let repair = Repair::new(repair::Settings {
+            seed: settings.seed ^ settings.boot.0,
+        });
         Ok(Self {
-            settings,
             effects: VecDeque::new(),
+            membership,
+            consensus: None,
+            unwritten: found.unwritten,
+            start: found.log,
+            proposals: Proposals::new(&settings),
+            reads: Reads::new(&settings),
+            health,
+            repair,
+            checkpoints: Checkpoints {
+                asked: 0,
+                at: Mono::default(),
+                under_way: false,
+                entries: settings.checkpoint_entries,
+                period: settings.checkpoint_period,
+            },
+            number: 0,
+            leader: None,
+            role: Role::Outside,
+            settings,
         })
     }
 
     /// Takes one event. Every effect of the event before must have been polled.
-    pub fn handle(&mut self, _event: Event, _now: Now, _tables: &dyn Tables) -> Result<(), Fatal> {
+    pub fn handle(&mut self, event: Event, now: Now, tables: &dyn Tables) -> Result<(), Fatal> {
         assert!(self.effects.is_empty(), "effects of the last turn are left");
+        let mut turn = Turn::new(now, tables);
+        self.begin(&mut turn)?;
+        self.route(&mut turn, event)?;
+        self.settle(&mut turn)?;
+        if let Some(raft) = &mut self.consensus {
+            raft.seal(&mut turn)?;
+            self.number = raft.number();
+        }
+        turn.finish(&mut self.effects);
         Ok(())
     }
 
@@ -347,13 +428,488 @@ impl Node {
 
     /// When to give [`Event::Time`] at the latest, if nothing else happens before.
     pub fn deadline(&self) -> Option<Mono> {
-        None
+        let raft = self.consensus.as_ref().map(Consensus::deadline);
+        [
+            raft,
+            self.membership.deadline(),
+            self.proposals.deadline(),
+            self.reads.deadline(),
+            self.health.deadline(),
+            self.repair.deadline(),
+            self.checkpoints.deadline(self.applied()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// How this node stands.
     pub fn report(&self) -> Report {
-        let _ = &self.settings;
-        unimplemented!()
+        let raft = self.consensus.as_ref();
+        let head = raft.map(Consensus::head);
+        let nodes = |ids: Option<&Vec<u64>>| {
+            let ids = ids.into_iter().flatten();
+            ids.filter_map(|id| NodeId::from_raft(*id)).collect()
+        };
+        let leader = raft.and_then(Consensus::leader);
+        Report {
+            cluster: self.membership.cluster(),
+            born: self.membership.is_member(),
+            role: raft.map_or(Role::Outside, Consensus::role),
+            leader,
+            term: raft.map_or(0, Consensus::term),
+            applied: self.applied(),
+            committed: raft.map_or(0, Consensus::committed),
+            voters: nodes(head.map(|head| &head.voters)),
+            learners: nodes(head.map(|head| &head.learners)),
+            up: self.membership.up().into_iter().collect(),
+            waiting: leader.is_none().then(|| self.membership.shortage(head)),
+            snapshot: raft.map_or(0, Consensus::snapshot),
+            proposals: self.proposals.len(),
+            reads: self.reads.len(),
+        }
+    }
+
+    fn applied(&self) -> u64 {
+        self.consensus.as_ref().map_or(0, |raft| raft.head().index)
+    }
+
+    /// The first event starts Raft with what was found.
+    fn begin(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
+        let Some(log) = self.start.take() else {
+            return Ok(());
+        };
+        if let Some(birth) = self.unwritten.take() {
+            self.write_birth(turn, &birth);
+        }
+        self.checkpoints.asked = log.applied().index;
+        self.checkpoints.at = turn.mono();
+        self.start_raft(turn, log)
+    }
+
+    fn start_raft(&mut self, turn: &Turn<'_>, log: Log) -> Result<(), Fatal> {
+        let raft = Consensus::new(&self.settings, log, self.number, turn.mono())?;
+        self.consensus = Some(raft);
+        Ok(())
+    }
+
+    fn write_birth(&mut self, turn: &mut Turn<'_>, birth: &Birth) {
+        let head = head_at_birth(birth);
+        turn.tables.batch = catalog::born(birth);
+        catalog::set_applied(&mut turn.tables.batch, &head);
+        turn.log(Effect::CutLog {
+            index: head.index,
+            term: head.term,
+        });
+    }
+
+    fn route(&mut self, turn: &mut Turn<'_>, event: Event) -> Result<(), Fatal> {
+        match event {
+            Event::Time => {}
+            Event::Received { from, message } if from != self.settings.node => {
+                self.received(turn, from, message)?;
+            }
+            Event::Received { .. } => {}
+            Event::Link { node, state } => {
+                let raft = self.consensus.as_ref();
+                self.membership.link(turn, node, state, raft);
+                self.health.link(node, state, turn.mono());
+                if let (LinkState::Down, Some(raft)) = (state, &mut self.consensus) {
+                    raft.lost(node);
+                }
+            }
+            Event::Propose {
+                ticket,
+                operation,
+                deadline,
+            } => self.proposals.add(turn, Some(ticket), operation, deadline),
+            Event::Read { ticket, deadline } => {
+                self.reads.add(turn, Waiter::Thread(ticket), deadline);
+            }
+            Event::Persisted { number } => {
+                if let Some(raft) = &mut self.consensus
+                    && let Some(head) = raft.persisted(turn, number)
+                {
+                    // Installed durably: nothing to put on disk until more is applied.
+                    self.checkpoints.asked = self.checkpoints.asked.max(head.index);
+                    let raft = &*raft;
+                    self.membership.reconfigured(turn, raft);
+                }
+            }
+            Event::Checkpointed { applied } => {
+                self.checkpoints.under_way = false;
+                if let Some(raft) = &mut self.consensus {
+                    let keep = (self.settings.log_keep_entries, self.settings.log_keep_bytes);
+                    raft.checkpointed(turn, applied, keep.0, keep.1);
+                }
+            }
+            Event::SnapshotFetched { head } => {
+                if let Some(raft) = &mut self.consensus {
+                    raft.fetched(turn, head);
+                }
+            }
+            Event::FetchEnded { job, leader, error } => {
+                if leader == self.settings.node {
+                    self.repair.ended(job, error, turn.mono());
+                } else {
+                    turn.send(leader, Message::Fetched { job, error });
+                }
+            }
+            Event::Sampled { figures } => self.sampled(turn, figures),
+            Event::Stepdown => {
+                let up = self.membership.up();
+                if let Some(raft) = &mut self.consensus {
+                    raft.step_down(turn, &up);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn received(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: NodeId,
+        message: Message,
+    ) -> Result<(), Fatal> {
+        match message {
+            Message::Raft { bytes } => {
+                let greeted = self.membership.greeted(turn, from, self.consensus.as_ref());
+                if let (true, Some(raft)) = (greeted, &mut self.consensus)
+                    && raft.step(turn, from, &bytes) == Stepped::Behind
+                {
+                    let step = self.membership.behind(turn, from, raft);
+                    self.take(turn, step)?;
+                }
+            }
+            Message::Hello(hello) => {
+                let raft = self.consensus.as_mut();
+                let step = self.membership.hello(turn, from, hello, raft);
+                self.take(turn, step)?;
+            }
+            Message::Birth(birth) => self.membership.birth(from, birth),
+            Message::Admit { cluster } => {
+                let step = self.membership.admitted(turn, from, cluster);
+                self.take(turn, step)?;
+            }
+            Message::Propose { command, again } => {
+                let raft = self.consensus.as_mut();
+                self.proposals.asked(turn, raft, from, &command, again)?;
+            }
+            Message::Proposed { id, fate } => {
+                let applied = self.applied();
+                self.proposals.proposed(turn, from, id, fate, applied);
+            }
+            Message::Heartbeat { boot, figures } => {
+                let raft = self.consensus.as_ref();
+                self.membership.applied(from, boot, figures.applied, raft);
+                self.health.heartbeat(from, boot, figures, turn.mono());
+            }
+            Message::Fetch(fetch) => turn.last(Effect::StartFetch {
+                fetch,
+                leader: from,
+            }),
+            Message::Fetched { job, error } => self.repair.ended(job, error, turn.mono()),
+        }
+        Ok(())
+    }
+
+    /// This node's own sign of life: to the leader, and from the leader to all.
+    fn sampled(&mut self, turn: &mut Turn<'_>, mut figures: Figures) {
+        figures.applied = self.applied();
+        let boot = self.settings.boot;
+        let leader = self.consensus.as_ref().and_then(Consensus::leader);
+        for node in self.membership.up() {
+            if node == self.settings.node {
+                continue;
+            }
+            if leader == Some(self.settings.node) || leader == Some(node) {
+                let figures = figures.clone();
+                turn.send(node, Message::Heartbeat { boot, figures });
+            }
+        }
+        let node = self.settings.node;
+        self.health.heartbeat(node, boot, figures, turn.mono());
+    }
+
+    /// What membership decided about this node.
+    fn take(&mut self, turn: &mut Turn<'_>, step: Option<Step>) -> Result<(), Fatal> {
+        match step {
+            None => {}
+            Some(Step::Born(birth)) => {
+                self.write_birth(turn, &birth);
+                let log = Log::new_cluster(head_at_birth(&birth));
+                self.start_raft(turn, log)?;
+            }
+            Some(Step::Admitted) => {
+                self.checkpoints.asked = 0;
+                self.start_raft(turn, Log::new_member())?;
+            }
+            Some(Step::Leave) => self.consensus = None,
+        }
+        Ok(())
+    }
+
+    /// Lets time pass and works everything off that has become possible, until nothing is left.
+    fn settle(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
+        let up = self.membership.up();
+        if let Some(raft) = &mut self.consensus {
+            raft.pass(turn, &up);
+        }
+        for _ in 0..ROUNDS {
+            self.drain(turn)?;
+            let step = self.membership.work(turn, self.consensus.as_mut())?;
+            self.take(turn, step)?;
+            self.watch(turn)?;
+            self.verdicts(turn)?;
+            self.orders(turn)?;
+            self.requests(turn, &up)?;
+            let more = self.consensus.as_ref().is_some_and(Consensus::has_more);
+            if !more {
+                let applied = self.applied();
+                self.checkpoints.work(turn, applied);
+                return Ok(());
+            }
+        }
+        unreachable!("a turn without an end");
+    }
+
+    /// Applies what is committed.
+    fn drain(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
+        let Some(raft) = &mut self.consensus else {
+            return Ok(());
+        };
+        while let Some(progressed) = raft.advance(turn)? {
+            for (number, index) in progressed.reads {
+                self.reads.confirmed(number, index);
+            }
+            for (index, content) in progressed.commands {
+                let command = read_command(index, &content)?;
+                let applied = catalog::apply(&mut turn.tables, index, &command)?;
+                for note in applied.notes {
+                    carry_out(turn, note);
+                }
+                self.proposals
+                    .applied(turn, index, command.id, &applied.reply);
+            }
+            if progressed.moved {
+                catalog::set_applied(&mut turn.tables.batch, raft.head());
+            }
+            if progressed.reconfigured {
+                self.membership.reconfigured(turn, raft);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes changes of the lead.
+    fn watch(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
+        let raft = self.consensus.as_ref();
+        let leader = raft.and_then(Consensus::leader);
+        let role = raft.map_or(Role::Outside, Consensus::role);
+        let term = raft.map_or(0, Consensus::term);
+        if leader != self.leader {
+            self.leader = leader;
+            self.reads.new_leader();
+            match leader {
+                Some(node) => turn.say(
+                    Level::Info,
+                    "leader",
+                    format!("node {node} leads in term {term}"),
+                ),
+                None => turn.say(
+                    Level::Warn,
+                    "no_leader",
+                    self.membership.shortage(raft.map(Consensus::head)),
+                ),
+            }
+        }
+        self.role = role;
+        Ok(())
+    }
+
+    /// The leader's verdicts on who lives.
+    fn verdicts(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
+        let serves = self.consensus.as_ref().is_some_and(Consensus::serves);
+        let verdicts = self.health.tick(turn.mono(), serves, &turn.tables)?;
+        let deadline = turn.mono() + VERDICT_DEADLINE;
+        for operation in verdicts {
+            self.proposals.add(turn, None, operation, deadline);
+        }
+        Ok(())
+    }
+
+    /// The leader's orders to copy.
+    fn orders(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
+        let raft = self.consensus.as_ref();
+        let term = raft.filter(|raft| raft.serves()).map(Consensus::term);
+        let now = turn.mono();
+        let orders = self.repair.tick(now, term, &turn.tables, &self.health)?;
+        let leader = self.settings.node;
+        for (node, fetch) in orders {
+            if node == leader {
+                turn.last(Effect::StartFetch { fetch, leader });
+            } else {
+                turn.send_last(node, Message::Fetch(fetch));
+            }
+        }
+        Ok(())
+    }
+
+    /// Proposals and reads.
+    fn requests(&mut self, turn: &mut Turn<'_>, up: &BTreeSet<NodeId>) -> Result<(), Fatal> {
+        let (membership, raft) = (&self.membership, self.consensus.as_ref());
+        let head = raft.map(|raft| raft.head().clone());
+        let shortage = || membership.shortage(head.as_ref());
+        let raft = self.consensus.as_mut();
+        self.proposals.work(turn, raft, up, &shortage)?;
+        for id in self.proposals.doubts() {
+            let deadline = turn.mono() + DOUBT_DEADLINE;
+            self.reads.add(turn, Waiter::Doubt(id), deadline);
+        }
+        let applied = self.applied();
+        let judged = self.reads.answer(turn, applied);
+        let Some(raft) = &mut self.consensus else {
+            return Ok(());
+        };
+        for id in judged {
+            self.proposals.judge(turn, raft, id)?;
+        }
+        let known = raft.leader().is_some();
+        if let Some(number) = self.reads.ask(turn.mono(), known) {
+            raft.read_index(number, self.settings.boot.0);
+        }
+        Ok(())
+    }
+}
+
+impl Checkpoints {
+    fn work(&mut self, turn: &mut Turn<'_>, applied: u64) {
+        let waiting = applied.saturating_sub(self.asked);
+        let due = self.deadline(applied).is_some_and(|at| at <= turn.mono());
+        if due || (waiting >= self.entries && !self.under_way) {
+            self.asked = applied;
+            self.at = turn.mono();
+            self.under_way = true;
+            turn.last(Effect::Checkpoint { applied });
+        }
+    }
+
+    fn deadline(&self, applied: u64) -> Option<Mono> {
+        (applied > self.asked && !self.under_way).then(|| self.at + self.period)
+    }
+}
+
+/// What to make of what was found on disk.
+struct Found {
+    memory: Vec<Memory>,
+    log: Option<Log>,
+    unwritten: Option<Birth>,
+    lost: Option<String>,
+}
+
+impl Found {
+    fn look(recovered: Recovered, applied: Option<SnapshotHead>) -> Result<Self, Fatal> {
+        let Recovered {
+            damaged,
+            hard_state,
+            base_index,
+            base_term,
+            entries,
+            memory,
+        } = recovered;
+        let mut found = Self {
+            memory,
+            log: None,
+            unwritten: None,
+            lost: damaged,
+        };
+        let mut base = (base_index, base_term);
+        let past = found.memory.iter().rev().find_map(|memory| match memory {
+            Memory::Born(birth) => Some(Some(birth)),
+            Memory::Admitted(_) => Some(None),
+            Memory::Acknowledged(_) => None,
+        });
+        let applied = match (past, applied) {
+            (None, applied) => {
+                if applied.is_some() || base.0 > 0 || !entries.is_empty() {
+                    let why = "there is a catalog or a log, but no memory of a cluster";
+                    return Err(Fatal::Damaged(why.to_owned()));
+                }
+                return Ok(found);
+            }
+            (Some(Some(birth)), None) if base.0 <= BIRTH_INDEX => {
+                // Born, and the tables never reached the disk: the whole log is there.
+                found.unwritten = Some(birth.clone());
+                head_at_birth(birth)
+            }
+            (Some(None), None) if base.0 == 0 && entries.is_empty() => Log::nothing(),
+            (Some(_), None) => {
+                let why = "the catalog is gone, and the log does not begin at its birth";
+                found.lost.get_or_insert(why.to_owned());
+                return Ok(found);
+            }
+            (Some(_), Some(applied)) => applied,
+        };
+        if past.is_some_and(|past| past.is_some()) && base.0 == 0 {
+            // Where the log begins is known from the birth, should it not have been written down.
+            base = (BIRTH_INDEX, BIRTH_INDEX);
+        }
+        if found.lost.is_some() {
+            found.unwritten = None;
+            return Ok(found);
+        }
+        match Log::recover(base, &entries, hard_state.as_deref(), applied) {
+            Ok(log) => found.log = Some(log),
+            Err(why) => {
+                found.unwritten = None;
+                found.lost = Some(why);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Where the tables of a new cluster stand.
+fn head_at_birth(birth: &Birth) -> SnapshotHead {
+    let seats = |votes: bool| {
+        let members = birth.members.iter().filter(|m| m.votes == votes);
+        let mut ids: Vec<u64> = members.map(|m| m.id.raft()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    SnapshotHead {
+        index: BIRTH_INDEX,
+        term: BIRTH_INDEX,
+        voters: seats(true),
+        learners: seats(false),
+    }
+}
+
+/// An entry of the log as a command; what this program cannot know it must not skip.
+fn read_command(index: u64, content: &[u8]) -> Result<Command, Fatal> {
+    #[derive(serde::Deserialize)]
+    struct Generation {
+        v: u32,
+    }
+    let generation: Generation = serde_json::from_slice(content)
+        .map_err(|error| Fatal::Damaged(format!("entry {index} is no command: {error}")))?;
+    if generation.v > KNOWS {
+        return Err(Fatal::TooOld(format!(
+            "entry {index} is a command of generation {}, this program knows {KNOWS}",
+            generation.v
+        )));
+    }
+    serde_json::from_slice(content)
+        .map_err(|error| Fatal::TooOld(format!("entry {index} is an unknown command: {error}")))
+}
+
+fn carry_out(turn: &mut Turn<'_>, note: Note) {
+    match note {
+        Note::Touched(path) => turn.last(Effect::Touched { path }),
+        Note::Unreferenced(sha256) => turn.last(Effect::Unreferenced { sha256 }),
+        Note::Settled(upload) => turn.last(Effect::Settled { upload }),
+        Note::Mode => turn.say(Level::Info, "mode_changed", "see the history of modes"),
     }
 }
 

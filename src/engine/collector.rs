@@ -261,7 +261,7 @@ fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let removed = engine.objects.remove(&sha256, || {
+    let removed = engine.objects.remove(&sha256, None, || {
         !engine.pins.is_pinned(&sha256)
             && matches!(
                 query::object(&engine.tables, &sha256),
@@ -287,7 +287,7 @@ fn adopt(engine: &Arc<Engine>, sha256: Sha256, size: u64, copy: Copy) -> Result<
             Ok(())
         }
         Ok(false) => {
-            let _ = engine.objects.remove(&sha256, || true);
+            let _ = engine.objects.remove(&sha256, None, || true);
             Ok(())
         }
         Err(error) => Err(Failure::refused(Code::Internal, error.to_string())),

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,13 +11,55 @@ use serde::de::DeserializeOwned;
 use crate::base::digest::crc32c;
 use crate::wire::peer::{HEADER_BYTES, Header, Kind};
 
+/// A socket that several threads may hold (one speaks, another may end it), with what was already read from it.
+#[derive(Clone, Debug)]
+pub struct SharedSocket {
+    socket: Arc<TcpStream>,
+    ahead: Vec<u8>,
+}
+
+impl SharedSocket {
+    /// A socket from which `ahead` was read and not used.
+    pub fn new(socket: Arc<TcpStream>, ahead: Vec<u8>) -> Self {
+        Self { socket, ahead }
+    }
+
+    /// The socket itself.
+    pub fn get(&self) -> &TcpStream {
+        &self.socket
+    }
+}
+
+impl Read for SharedSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ahead.is_empty() {
+            return (&*self.socket).read(buffer);
+        }
+        let count = self.ahead.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(self.ahead.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for SharedSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.socket).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Frames up to this size are gathered before they are written.
 const GATHER_BYTES: usize = 32 * 1024;
 
 /// A connection to a peer, after its handshake.
 #[derive(Debug)]
 pub struct FrameStream {
-    input: BufReader<TcpStream>,
+    input: BufReader<SharedSocket>,
     gathered: Vec<u8>,
 }
 
@@ -35,7 +78,7 @@ fn bad(why: &str) -> io::Error {
 
 impl FrameStream {
     /// Takes over a socket whose handshake is done; `input` may hold bytes already read.
-    pub fn new(input: BufReader<TcpStream>) -> Self {
+    pub fn new(input: BufReader<SharedSocket>) -> Self {
         Self {
             input,
             gathered: Vec::new(),
@@ -44,7 +87,7 @@ impl FrameStream {
 
     /// The socket.
     pub fn socket(&self) -> &TcpStream {
-        self.input.get_ref()
+        self.input.get_ref().get()
     }
 
     /// Bounds every single read and write from now on.
@@ -100,7 +143,7 @@ impl FrameStream {
             self.gathered.extend_from_slice(payload);
             return Ok(());
         }
-        write_both(self.input.get_ref(), &self.gathered, payload)?;
+        write_both(self.socket(), &self.gathered, payload)?;
         self.gathered.clear();
         Ok(())
     }
@@ -110,7 +153,7 @@ impl FrameStream {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        let sent = self.input.get_ref().write_all(&self.gathered);
+        let sent = self.socket().write_all(&self.gathered);
         self.gathered.clear();
         sent
     }

@@ -10,7 +10,6 @@ use crate::base::path::FilePath;
 use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::core::mode;
-use crate::core::node::Role;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::{Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs};
 use crate::engine::{clock, content, put};
@@ -35,7 +34,11 @@ impl Handle {
     }
 
     fn mode_or_start(&self) -> Result<ModeRecord, TableError> {
-        Ok(query::mode(&self.0.tables)?.unwrap_or_else(|| self.start_mode()))
+        if self.0.report().born {
+            query::mode(&self.0.tables)
+        } else {
+            Ok(self.start_mode())
+        }
     }
 
     /// Before the cluster is born: the first mode of the order.

@@ -11,12 +11,13 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 
 use crate::base::id::{ClusterId, NodeId};
-use crate::engine::frame::FrameStream;
+use crate::engine::frame::{FrameStream, SharedSocket};
 use crate::wire::peer::MAGIC;
 
 /// Time to authenticate.
@@ -103,8 +104,9 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
     hello.extend_from_slice(&to.key());
     hello.extend_from_slice(&cluster_bytes(us.cluster));
     hello.extend_from_slice(&nonce()?);
-    let mut input = BufReader::with_capacity(16 * 1024, socket);
-    input.get_ref().write_all(&hello)?;
+    let mut input =
+        BufReader::with_capacity(16 * 1024, SharedSocket::new(Arc::new(socket), Vec::new()));
+    input.get_mut().write_all(&hello)?;
 
     let mut answer = [0; ANSWER];
     let mut proof = [0; 32];
@@ -127,7 +129,7 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
         .finalize()
         .into_bytes()
         .into();
-    input.get_ref().write_all(&ours)?;
+    input.get_mut().write_all(&ours)?;
     let mut last = [0];
     input.read_exact(&mut last)?;
     Ok(FrameStream::new(input))
@@ -135,11 +137,11 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
 
 /// The listening side; [`MAGIC`] is still in `input`. Gives the peer and what the connection is for.
 pub fn accept(
-    mut input: BufReader<TcpStream>,
+    mut input: BufReader<SharedSocket>,
     us: &Identity,
 ) -> io::Result<(FrameStream, NodeId, Role)> {
-    input.get_ref().set_read_timeout(Some(PATIENCE))?;
-    input.get_ref().set_write_timeout(Some(PATIENCE))?;
+    input.get_ref().get().set_read_timeout(Some(PATIENCE))?;
+    input.get_ref().get().set_write_timeout(Some(PATIENCE))?;
     let mut hello = [0; HELLO];
     input.read_exact(&mut hello)?;
     let [magic @ .., _, _, _, _, _] = *hello.first_chunk::<13>().expect("longer");
@@ -169,7 +171,7 @@ pub fn accept(
         .into();
     let expected = mac(&us.secret, b"dialler", &hello, &answer);
     answer.extend_from_slice(&ours);
-    input.get_ref().write_all(&answer)?;
+    input.get_mut().write_all(&answer)?;
 
     let mut proof = [0; 32];
     input.read_exact(&mut proof)?;
@@ -182,7 +184,7 @@ pub fn accept(
     let mut theirs = [0; 16];
     theirs.copy_from_slice(&hello[13..29]);
     same_cluster(us.cluster, theirs)?;
-    input.get_ref().write_all(&[1])?;
+    input.get_mut().write_all(&[1])?;
     Ok((FrameStream::new(input), from, role))
 }
 
@@ -205,7 +207,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let other = thread::spawn(move || {
             let (socket, _) = listener.accept().unwrap();
-            accept(BufReader::new(socket), &b).map(|(_, from, _)| from)
+            accept(
+                BufReader::new(SharedSocket::new(Arc::new(socket), Vec::new())),
+                &b,
+            )
+            .map(|(_, from, _)| from)
         });
         let ours = dial(
             TcpStream::connect(address).unwrap(),

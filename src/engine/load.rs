@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::core::catalog::query;
-use crate::core::mode::{Controller, Decision};
+use crate::core::mode::{Controller, Decision, Thresholds};
 use crate::core::node::{Event, Role};
 use crate::engine::clock;
 use crate::engine::shared::Engine;
@@ -74,13 +74,13 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new() -> Self {
+    fn new() -> Result<Self, sysinfo::Error> {
         let kinds = RefreshKind::nothing()
-            .with_cpu(CpuRefreshKind::nothing().with_cpu_usage())
+            .with_cpu(CpuRefreshKind::nothing().with_usage())
             .with_memory(MemoryRefreshKind::nothing().with_ram());
-        let mut system = System::new_with_specifics(kinds);
+        let mut system = System::new_with_specifics(kinds)?;
         system.refresh_cpu_usage();
-        Self { system }
+        Ok(Self { system })
     }
 
     fn look(&mut self) -> Sample {
@@ -105,13 +105,20 @@ impl Sampler {
 /// The sampler: looks at the load every interval, at once at the start; where this node leads, the controller decides about the mode.
 pub fn sample(engine: &Arc<Engine>) {
     let settings = &engine.settings;
-    let mut sampler = Sampler::new();
+    let mut sampler = match Sampler::new() {
+        Ok(sampler) => sampler,
+        Err(error) => {
+            log::error!(target: "momo::metrics", "no figures of this machine, the mode stays: {error}");
+            return;
+        }
+    };
     let mut controller = Controller::new(
         settings.modes.clone(),
-        settings.min_threshold,
-        settings.max_threshold,
+        Thresholds {
+            min: settings.min_threshold,
+            max: settings.max_threshold,
+        },
         settings.fallback_interval,
-        clock::mono(),
     );
     // CPU use is the difference of two looks at least this far apart.
     let mut next = Instant::now() + sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
@@ -128,7 +135,7 @@ pub fn sample(engine: &Arc<Engine>) {
         if report.role != Role::Leader {
             continue;
         }
-        let Ok(Some(current)) = query::mode(&engine.tables) else {
+        let Ok(current) = query::mode(&engine.tables) else {
             continue;
         };
         if seen

@@ -77,10 +77,7 @@ fn refuse_early(engine: &Arc<Engine>, request: &Put) -> Result<(), Failure> {
 fn plan(engine: &Arc<Engine>, request: &Put) -> Result<(&'static str, Plan), Failure> {
     let catalog = engine.catalog()?;
     let (name, reach) = match &request.strategy {
-        Strategy::Current => match query::mode(&catalog)
-            .map_err(tables_failed)?
-            .map_or(Mode::None, |mode| mode.new)
-        {
+        Strategy::Current => match query::mode(&catalog).map_err(tables_failed)?.new {
             Mode::PrimarySplay => (Mode::Splay.name(), Reach::Around),
             mode => (mode.name(), Reach::Around),
         },

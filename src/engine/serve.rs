@@ -1,7 +1,6 @@
 //! The listening side of peer connections: messages for the core, and requests for bytes.
 
 use std::io::{self, BufReader};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use crate::base::limit::BLOCK_BYTES;
 use crate::base::table::{Table, TableError, Tables};
 use crate::core::catalog;
 use crate::core::node::Event;
-use crate::engine::frame::FrameStream;
+use crate::engine::frame::{FrameStream, SharedSocket};
 use crate::engine::handshake::{self, Role};
 use crate::engine::put;
 use crate::engine::shared::Engine;
@@ -26,9 +25,15 @@ const IDLE: Duration = Duration::from_mins(5);
 /// How long the driver's queue may be full before a link is given up; the peer dials again.
 const DRIVER_FULL: Duration = Duration::from_secs(3);
 
-/// Authenticates a peer, then serves it until it leaves or the node stops. An error says why it was cut off.
-pub fn serve(engine: &Arc<Engine>, input: BufReader<TcpStream>) -> io::Result<()> {
+/// Authenticates a peer (then calls `authenticated`) and serves it until it leaves or the node stops. An error says why it was cut off.
+pub fn serve(
+    engine: &Arc<Engine>,
+    input: SharedSocket,
+    authenticated: impl FnOnce(),
+) -> io::Result<()> {
+    let input = BufReader::with_capacity(16 * 1024, input);
     let (stream, from, role) = handshake::accept(input, &engine.peers.identity())?;
+    authenticated();
     match role {
         Role::Control => control(engine, stream, from),
         Role::Bulk => bulk(engine, stream),
@@ -101,7 +106,7 @@ fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
                     put::answer_leg(engine, &leg, || stream.send(&Answer::Pong).is_ok());
                 let mode = catalog::query::mode(&engine.tables)
                     .map_err(|error| io::Error::other(error.to_string()))?
-                    .map_or(crate::wire::record::Mode::None, |mode| mode.new);
+                    .new;
                 stream.send(&Answer::Leg { committed, mode })?;
             }
             Request::Probe { sha256 } => {

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, NodeId, OperationId, Ticket};
 use crate::base::table::TableError;
+use crate::base::time::Mono;
 use crate::core::catalog::query;
 use crate::core::node::{Answered, Event, Report};
 use crate::engine::bulk::Peers;
@@ -30,6 +31,9 @@ use crate::wire::peer::Figures;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
 const DRIVER_GRACE: Duration = Duration::from_secs(2);
+
+/// A driver that has taken no event for so long hangs: it takes one at least every half second.
+const DRIVER_HANGS: Duration = Duration::from_secs(10);
 
 /// One node's engine, shared by all its threads.
 pub struct Engine {
@@ -72,6 +76,7 @@ pub struct Engine {
     tickets: AtomicU64,
     uploads: AtomicU64,
     report: RwLock<Report>,
+    driven: AtomicU64,
     applied: Mutex<u64>,
     applied_changed: Condvar,
 }
@@ -131,6 +136,7 @@ impl Engine {
             tickets: AtomicU64::new(1),
             uploads: AtomicU64::new(1),
             report: RwLock::new(parts.report),
+            driven: AtomicU64::new(clock::mono().0),
             applied: Mutex::new(applied),
             applied_changed: Condvar::new(),
         }
@@ -176,6 +182,16 @@ impl Engine {
             drop(known);
             self.applied_changed.notify_all();
         }
+    }
+
+    /// The driver has taken an event.
+    pub fn driven(&self) {
+        self.driven.store(clock::mono().0, Ordering::Relaxed);
+    }
+
+    /// Whether the driver has taken an event lately: a watchdog's question.
+    pub fn is_driven(&self) -> bool {
+        clock::mono() - Mono(self.driven.load(Ordering::Relaxed)) < DRIVER_HANGS
     }
 
     /// Waits until `index` is applied here; false when `patience` ran out first.

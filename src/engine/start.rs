@@ -22,7 +22,7 @@ use crate::engine::settings::Settings;
 use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
 use crate::engine::world::{Production, drive, fact, tend_tree};
-use crate::engine::writer::{self, LogWork};
+use crate::engine::writer;
 use crate::engine::{collector, jobs, load};
 use crate::store::disk::RealDisk;
 use crate::store::layout::{DataDirs, OpenError, StateDir};

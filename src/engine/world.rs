@@ -209,6 +209,7 @@ pub fn drive(
                 None => return Ok(()),
             },
         };
+        world.engine.driven();
         turn(node, world, event, clock::now())?;
         let report = node.report();
         if last.as_ref() != Some(&report) {

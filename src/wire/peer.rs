@@ -41,6 +41,9 @@ pub enum Message {
     Propose {
         /// The command, with its id.
         command: Command,
+        /// Whether it may have been sent before. Then it is not checked but proposed, and applying it says what becomes of it: a copy of it may be on its way to the log.
+        #[serde(default)]
+        again: bool,
     },
     /// What became of a command sent by `Propose`.
     Proposed {
@@ -382,6 +385,7 @@ mod tests {
                     },
                 },
             },
+            again: true,
         };
         let text = serde_json::to_string(&message).unwrap();
         assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
