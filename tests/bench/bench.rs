@@ -377,7 +377,7 @@ impl Ours {
         let cluster = Cluster::start(&Shape {
             fast: false,
             parent: Some(plan.folder.clone()),
-            extra: "[gc]\ngrace=1000\n".to_owned(),
+            extra: "[gc]\ngrace=30000\n".to_owned(),
             ..Shape::default()
         });
         cluster.wait_ready();
