@@ -337,7 +337,7 @@ impl<D: Disk> RaftLog<D> {
         })
     }
 
-    /// Forgets entries up to and with `base.index`; the hard state is kept.
+    /// Forgets entries up to and with `base.index`, which may lie behind the last: the log is empty then. The hard state is kept.
     pub fn cut(&mut self, base: LogBase) -> Result<(), LogError> {
         if base.index <= self.base.index {
             return if self.poisoned {
@@ -346,10 +346,11 @@ impl<D: Disk> RaftLog<D> {
                 Ok(())
             };
         }
-        assert!(
-            base.index <= self.last_index,
-            "entries that are not there are cut"
-        );
+        if base.index > self.last_index {
+            // A log that begins behind what it never held: a cluster's birth.
+            let hard_state = self.hard_state.clone().unwrap_or_default();
+            return self.reset(base, &hard_state);
+        }
         self.guarded(|log| {
             log.base = base;
             let whole = log.segments.len() - 1;
