@@ -1,5 +1,6 @@
 //! The command line as its users meet it: the real binary against files, and against small daemons that speak the protocols by hand.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -64,7 +65,7 @@ fn bytes(size: usize) -> Vec<u8> {
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in bytes {
-        text += &format!("{byte:02x}");
+        let _ = write!(text, "{byte:02x}");
     }
     text
 }
@@ -364,7 +365,7 @@ fn primary_splay_greets_in_order_and_uploads_side_by_side() {
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
     let mut conf = String::new();
     for (id, host) in addresses.iter().enumerate() {
-        conf += &format!("[daemon.{id}]\nhost={host}\ndata=d{id}\n");
+        let _ = writeln!(conf, "[daemon.{id}]\nhost={host}\ndata=d{id}");
     }
     fs::write(dir.path().join("momo.conf"), conf).unwrap();
     let daemons = thread::spawn(move || {
@@ -384,7 +385,9 @@ fn primary_splay_greets_in_order_and_uploads_side_by_side() {
         let together = Arc::new(Barrier::new(3));
         let threads = greeted.into_iter().map(|(answer, stream, timestamp)| {
             let together = Arc::clone(&together);
-            let ready = move || drop(together.wait());
+            let ready = move || {
+                together.wait();
+            };
             thread::spawn(move || taking(stream, timestamp, answer.as_bytes(), ready))
         });
         let threads: Vec<_> = threads.collect();
