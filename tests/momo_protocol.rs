@@ -112,7 +112,9 @@ fn assert_undisturbed(
 ) {
     assert_logged(cluster, client, why);
     assert_eq!(cluster.get(1, name), body, "{why:?}: the old version");
-    assert_eq!(cluster.copies(name, body), 3, "{why:?}: the old copies");
+    cluster.eventually("the old copies, visible", |cluster| {
+        cluster.copies(name, body) == 3
+    });
     cluster.eventually("no temporaries", |cluster| {
         cluster
             .daemons
@@ -161,7 +163,7 @@ fn an_upload_is_kept_however_it_is_cut_and_padded() {
                     cluster.tails()
                 );
                 assert_eq!(answer.mode, Some(b'2'));
-                assert_eq!(cluster.copies(&name, &body), 3, "{name}");
+                assert_eq!(cluster.durable(&body), 3, "{name}");
                 assert_eq!(cluster.get(number % 3, &name), body);
             }
         }
@@ -556,7 +558,7 @@ fn two_hundred_connections_at_once_are_all_served() {
         assert_eq!(answer, b"ACK0", "upload {index}\n{}", cluster.tails());
     }
     for (index, body) in bodies.iter().enumerate() {
-        assert_eq!(cluster.copies(&format!("many-{index}.bin"), body), 3);
+        assert_eq!(cluster.durable(body), 3, "many-{index}.bin");
     }
     cluster.assert_alive();
 }
@@ -595,12 +597,10 @@ fn each_mode_is_answered_and_placed_as_the_table_says() {
             "mode {mode} at {entry}: {answer:?}\n{}",
             cluster.tails()
         );
-        assert_eq!(
-            cluster.holders(&name, &body),
-            holders,
-            "mode {mode} at {entry}\n{}",
-            cluster.tails()
-        );
+        assert_eq!(cluster.durable(&body), holders.len(), "{name}");
+        cluster.eventually(&format!("{name} at {holders:?}"), |cluster| {
+            cluster.holders(&name, &body) == holders
+        });
         for reader in 0..3 {
             assert_eq!(cluster.get(reader, &name), body);
         }
@@ -662,7 +662,7 @@ fn a_primary_splay_upload_is_three_connections_and_one_file() {
         .send(cluster.daemons[0].host)
         .expect("an answer");
     assert_eq!(answer.rest, b"ACK0", "{}", cluster.tails());
-    assert!(cluster.copies("lone-primary.bin", &body) >= 2);
+    assert!(cluster.durable(&body) >= 2);
     // The client talks to daemon 1 alone: a put of its own.
     let body = content(42, 9_000);
     let answer = Upload::of("lone-leg.bin", &body)
@@ -882,7 +882,9 @@ fn a_full_disk_refuses_uploads_and_keeps_everything_else_going() {
         .and_then(|mut text| text.ask("FILE DELETE spare.bin"))
         .expect("an answer");
     assert!(answer.starts_with("OK"), "{answer}\n{}", cluster.tails());
-    assert_eq!(cluster.copies("spare.bin", &spare), 0);
+    cluster.eventually("spare.bin is gone everywhere", |cluster| {
+        cluster.copies("spare.bin", &spare) == 0
+    });
     for path in ballast {
         fs::remove_file(path).expect("ballast");
     }
