@@ -111,7 +111,7 @@ fn the_momo_client_puts_the_copies_of_each_mode_where_they_belong() {
             );
             if size > 0 {
                 assert!(
-                    cluster.copies(&name, &body) >= copies.min(2),
+                    cluster.durable(&body) >= copies.min(2),
                     "{name}\n{}",
                     cluster.tails()
                 );
@@ -136,7 +136,7 @@ fn a_daemon_that_is_down_before_the_upload_gets_its_copy_when_it_is_back() {
         let name = format!("before-{mode}-{down}.bin");
         let body = content(u64::from(mode) + 10 * down as u64, 400_000);
         upload(&cluster, 0, &name, &body);
-        assert_eq!(cluster.copies(&name, &body), 2, "{}", cluster.tails());
+        assert_eq!(cluster.durable(&body), 2, "{}", cluster.tails());
         cluster.daemons[down].start();
         cluster.eventually("the missing copy", |cluster| {
             cluster.copies(&name, &body) == 3
@@ -165,7 +165,7 @@ fn a_target_that_dies_during_the_body_does_not_cost_the_upload() {
             "mode {mode} without {down}\n{}",
             cluster.tails()
         );
-        assert_eq!(cluster.copies(&name, &body), 2, "{}", cluster.tails());
+        assert_eq!(cluster.durable(&body), 2, "{}", cluster.tails());
         cluster.daemons[down].start();
         cluster.eventually("the missing copy", |cluster| {
             cluster.copies(&name, &body) == 3
@@ -231,7 +231,7 @@ fn an_entry_daemon_that_dies_during_the_body_leaves_nothing() {
 #[test]
 fn one_of_three_refuses_uploads_and_says_what_is_missing() {
     let mut cluster = Cluster::start(&Shape {
-        extra: "[write]\ndeadline=3000\n\n".to_owned(),
+        extra: "[write]\nhop_stall=1000\nleg_wait=1000\ndeadline=3000\n\n".to_owned(),
         ..Shape::default()
     });
     let body = content(150, 5_000);
@@ -356,7 +356,7 @@ fn all_daemons_killed_at_once_come_back_with_everything() {
     }
     cluster.wait_ready();
     for (name, body) in &files {
-        assert_eq!(cluster.copies(name, body), 3, "{name}");
+        assert_eq!(cluster.durable(body), 3, "{name}");
         assert_eq!(&cluster.get(1, name), body);
     }
     let lines = cluster.daemons[2]
@@ -376,25 +376,25 @@ fn sigterm_lets_a_running_upload_end_and_stops_in_time() {
         ..Shape::default()
     });
     let body = content(200, 4 << 20);
-    let halfway = Halfway::begin(&cluster, 1, &Upload::of("drained.bin", &body));
-    let idle = cluster.daemons[1].text().expect("an idle connection");
-    cluster.daemons[1].signal(Signal::TERM);
+    let halfway = Halfway::begin(&cluster, 0, &Upload::of("drained.bin", &body));
+    let idle = cluster.daemons[0].text().expect("an idle connection");
+    cluster.daemons[0].signal(Signal::TERM);
     cluster.eventually("no new connections", |cluster| {
-        dial(cluster.daemons[1].host).is_err()
-            || cluster.daemons[1]
+        dial(cluster.daemons[0].host).is_err()
+            || cluster.daemons[0]
                 .text()
                 .and_then(|mut text| text.ask("NODE PING"))
                 .is_err()
     });
-    assert_eq!(halfway.finish(), b"ACK1", "{}", cluster.tails());
-    let status = cluster.daemons[1].ended(Duration::from_secs(10));
+    assert_eq!(halfway.finish(), b"ACK0", "{}", cluster.tails());
+    let status = cluster.daemons[0].ended(Duration::from_secs(10));
     assert!(
         status.is_some_and(|status| status.success()),
         "{status:?}\n{}",
         cluster.tails()
     );
     drop(idle);
-    assert_eq!(cluster.get(0, "drained.bin"), body);
+    assert_eq!(cluster.get(1, "drained.bin"), body);
     // One that never ends is not waited for longer than was said.
     let body = content(201, 4 << 20);
     let stuck = Halfway::begin(&cluster, 2, &Upload::of("stuck.bin", &body));

@@ -179,6 +179,17 @@ impl Daemon {
         fs::read(self.data.join(name)).ok()
     }
 
+    /// Whether its disk holds these bytes as an object, visible under a name already or not yet.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        let sha256 = hex(&sha2::Sha256::digest(bytes));
+        let path = self
+            .data
+            .join(".momo/objects")
+            .join(&sha256[..2])
+            .join(&sha256);
+        fs::read(path).is_ok_and(|found| found == bytes)
+    }
+
     /// Names of what lies in `.momo/tmp`: uploads that have not ended, or strays.
     pub fn temporaries(&self) -> Vec<String> {
         names_in(&self.data.join(".momo/tmp"))
@@ -356,6 +367,14 @@ impl Cluster {
     /// How many daemons' disks show exactly these bytes under this name.
     pub fn copies(&self, name: &str, bytes: &[u8]) -> usize {
         self.holders(name, bytes).len()
+    }
+
+    /// How many daemons hold these bytes durably: what an acknowledgement counts. Names follow when the commit is applied there.
+    pub fn durable(&self, bytes: &[u8]) -> usize {
+        self.daemons
+            .iter()
+            .filter(|daemon| daemon.holds(bytes))
+            .count()
     }
 
     /// The daemons whose disks show exactly these bytes under this name.
