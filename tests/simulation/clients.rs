@@ -74,7 +74,7 @@ impl Clients {
             open: BTreeMap::new(),
             tickets: 0,
             uploads: BTreeMap::new(),
-            stamp: 1_000_000_000,
+            stamp: 1_700_000_060_000_000_000,
             seen: BTreeMap::new(),
             history: Vec::new(),
         }

@@ -7,7 +7,7 @@ use momo::base::path::FilePath;
 use momo::base::random::{Random, mix};
 use momo::base::time::{Mono, Now, Wall};
 use momo::core::catalog::query;
-use momo::core::node::{Answered, Event, LinkState, Memory, Node, Report, Role};
+use momo::core::node::{Answered, Event, LinkState, Node, Report, Role};
 use momo::engine::driver::turn;
 use momo::wire::command::{Birth, Expect, Operation};
 use momo::wire::peer::{Figures, Message};
@@ -345,9 +345,6 @@ impl Cluster {
     fn carry(&mut self, node: NodeId, boot: u64, asked: Asked) -> Result<(), String> {
         match asked {
             Asked::Send(to, message) => {
-                if let Message::Birth(birth) = &message {
-                    self.birth.get_or_insert_with(|| birth.clone());
-                }
                 let arrivals = self
                     .network
                     .send(&self.plan, &mut self.random, self.now, node, to);
@@ -394,6 +391,12 @@ impl Cluster {
                 self.count("snapshots");
                 self.agreement
                     .tables(index, &self.seats[&node].machine.tables)?;
+            }
+            Asked::Born(birth) => {
+                let first = self.birth.get_or_insert_with(|| birth.clone());
+                if *first != birth {
+                    return Err(format!("a second birth: {first:?}, {birth:?}"));
+                }
             }
             Asked::Appended(records) => self.agreement.appended(records)?,
         }
@@ -459,12 +462,6 @@ impl Cluster {
         let boot = seat.boot;
         let settings = self.plan.settings(node, Boot(boot));
         let recovered = seat.machine.disk.recovered();
-        if let Some(birth) = recovered.memory.iter().find_map(|memory| match memory {
-            Memory::Born(birth) => Some(birth.clone()),
-            _ => None,
-        }) {
-            self.birth.get_or_insert(birth);
-        }
         let core = Node::new(settings, recovered, &seat.machine.tables)
             .map_err(|fatal| format!("node {node} does not start: {fatal}"))?;
         seat.node = Some(core);

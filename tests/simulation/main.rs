@@ -1,6 +1,6 @@
 //! Simulation: whole clusters in one thread, through the production turn loop, with everything that can go wrong, from a seed.
 //!
-//! `SIM_SEEDS=200 cargo test --test simulation` tries more seeds; `SIM_SEED=17 SIM_TRACE=1` repeats one and prints what happens.
+//! `SIM_SEEDS=200 cargo test --test simulation` tries more seeds, from `SIM_FIRST` on; `SIM_SEED=17 SIM_TRACE=1` repeats one and prints what happens.
 
 mod checkers;
 mod clients;
@@ -37,7 +37,10 @@ fn run(plan: &Plan) -> (Trace, Result<Cluster, String>) {
 fn every_seed_keeps_what_it_acknowledged_and_runs_the_same_twice() {
     let seeds: Vec<u64> = match number("SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("SIM_SEEDS").unwrap_or(30)).collect(),
+        None => {
+            let first = number("SIM_FIRST").unwrap_or(1);
+            (first..first + number("SIM_SEEDS").unwrap_or(30)).collect()
+        }
     };
     let mut failed = Vec::new();
     for seed in seeds {

@@ -7,6 +7,7 @@ use momo::base::table::{MemoryTables, Tables};
 use momo::core::catalog;
 use momo::core::node::{Answered, Append, Effect, Fatal, LogRecord, Memory, Recovered};
 use momo::engine::driver::World;
+use momo::wire::command::Birth;
 use momo::wire::peer::{Message, SnapshotHead};
 
 /// What the effects of a turn ask of the rest of the simulation.
@@ -23,6 +24,8 @@ pub enum Asked {
     Applied(u64, u64),
     /// The tables were replaced.
     Installed(u64),
+    /// A cluster was born.
+    Born(Birth),
     /// Entries were handed to the log.
     Appended(Vec<LogRecord>),
 }
@@ -223,6 +226,9 @@ impl World for Machine {
                 if matches!(memory, Memory::Acknowledged(_)) {
                     let old = |m: &Memory| matches!(m, Memory::Acknowledged(_));
                     self.disk.memory.retain(|memory| !old(memory));
+                }
+                if let Memory::Born(birth) = &memory {
+                    self.asked.push(Asked::Born(birth.clone()));
                 }
                 self.disk.memory.push(memory);
             }

@@ -93,10 +93,12 @@ impl Truth {
         for done in history {
             match (&done.request, &done.outcome) {
                 (
-                    Request::Change(operation @ Operation::Delete { .. }),
+                    Request::Change(
+                        operation @ (Operation::Delete { .. } | Operation::Register { .. }),
+                    ),
                     Outcome::Committed { index, reply },
                 ) => {
-                    // Deletions carry nothing to tell them apart by.
+                    // These carry nothing to tell one from another by.
                     let same = |(command, answer): &(Command, Reply)| {
                         command.id.node == done.node
                             && command.operation == *operation
