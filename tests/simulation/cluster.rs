@@ -17,7 +17,7 @@ use crate::checkers::answers::Truth;
 use crate::checkers::leaders::Leaders;
 use crate::clients::{Clients, Outcome, Request};
 use crate::network::{Change, Network};
-use crate::plan::Plan;
+use crate::plan::{Plan, below};
 use crate::trace::Trace;
 use crate::world::{Asked, DiskWork, Machine, head};
 
@@ -32,7 +32,7 @@ enum Happening {
         from: NodeId,
         to: NodeId,
         connection: u64,
-        message: Message,
+        message: Box<Message>,
     },
     Connected(NodeId, NodeId),
     Noticed(NodeId, NodeId, u64),
@@ -44,7 +44,8 @@ enum Happening {
     Fault,
     Start(NodeId),
     Heal,
-    Wake2,
+    /// The disk says that it has what it does not have.
+    Lie(NodeId, u64, u64),
 }
 
 struct Seat {
@@ -232,6 +233,7 @@ impl Cluster {
                 connection,
                 message,
             } if self.network.arrives(from, to, connection) && self.alive(to) => {
+                let message = *message;
                 self.turn(to, Event::Received { from, message })
             }
             Happening::Connected(from, to) => {
@@ -252,6 +254,9 @@ impl Cluster {
             }
             Happening::Synced(node, boot, count) if self.boot(node) == boot && self.alive(node) => {
                 self.synced(node, count)
+            }
+            Happening::Lie(node, boot, number) if self.boot(node) == boot => {
+                self.turn(node, Event::Persisted { number })
             }
             Happening::Checkpointed(node, boot) if self.boot(node) == boot && self.alive(node) => {
                 let machine = &mut self.seats.get_mut(&node).expect("a seat").machine;
@@ -349,7 +354,7 @@ impl Cluster {
                     .network
                     .send(&self.plan, &mut self.random, self.now, node, to);
                 for (at, connection) in arrivals {
-                    let message = message.clone();
+                    let message = Box::new(message.clone());
                     self.at(
                         at,
                         Happening::Deliver {
@@ -398,6 +403,8 @@ impl Cluster {
                     return Err(format!("a second birth: {first:?}, {birth:?}"));
                 }
             }
+            // The only voter may lose a term that nobody else has heard of, and use it again.
+            Asked::Appended(_) if self.plan.voters == 1 => {}
             Asked::Appended(records) => self.agreement.appended(records)?,
         }
         Ok(())
@@ -421,15 +428,9 @@ impl Cluster {
         let at = self.now + 100 + self.random.below(most);
         self.at(at, Happening::Synced(node, boot, waiting));
         if self.plan.disk_lies {
-            let number = self.seats[&node].machine.disk.pending.iter().rev();
-            let number = number.clone().find_map(|work| match work {
-                DiskWork::Append(append) => Some(append.number),
-                DiskWork::Install { number, .. } => Some(*number),
-                DiskWork::Cut { .. } => None,
-            });
-            if let Some(number) = number {
-                self.at(self.now, Happening::Wake2);
-                let _ = self.turn(node, Event::Persisted { number });
+            let pending = self.seats[&node].machine.disk.pending.iter();
+            if let Some(number) = pending.rev().find_map(DiskWork::number) {
+                self.at(self.now + 1, Happening::Lie(node, boot, number));
             }
         }
     }
@@ -439,7 +440,12 @@ impl Cluster {
         seat.syncing = false;
         let disk = &mut seat.machine.disk;
         let count = count.min(disk.pending.len());
-        let numbers: Vec<u64> = (0..count).filter_map(|_| disk.complete()).collect();
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let (number, records) = disk.complete();
+            numbers.extend(number);
+            self.agreement.appended(records)?;
+        }
         // The writer may report each, or only the last of a group.
         let from = if self.random.one_in(2) {
             numbers.len().saturating_sub(1)
@@ -485,7 +491,7 @@ impl Cluster {
     }
 
     /// The process ends at once; of what waits for the disk a part may still arrive there.
-    fn crash(&mut self, node: NodeId) {
+    fn crash(&mut self, node: NodeId) -> Result<(), String> {
         self.trace
             .line(self.now, format_args!("node {node} crashes"));
         let seat = self.seats.get_mut(&node).expect("a seat");
@@ -493,7 +499,8 @@ impl Cluster {
         let pending = seat.machine.disk.pending.len() as u64;
         if !self.plan.disk_lies {
             for _ in 0..self.random.below(pending + 1) {
-                seat.machine.disk.complete();
+                let (_, records) = seat.machine.disk.complete();
+                self.agreement.appended(records)?;
             }
         }
         seat.machine.disk.pending.clear();
@@ -507,6 +514,7 @@ impl Cluster {
             self.again(client);
         }
         self.links();
+        Ok(())
     }
 
     fn wipe(&mut self, node: NodeId) {
@@ -546,7 +554,7 @@ impl Cluster {
         if self.calm {
             return Ok(());
         }
-        let node = NodeId(self.random.below(u64::from(self.plan.nodes)) as u16);
+        let node = self.nodes()[below(&mut self.random, usize::from(self.plan.nodes))];
         if !self.alive(node) {
             self.again(client);
             return Ok(());
@@ -633,7 +641,7 @@ impl Cluster {
         let gap = 50_000 + self.random.below(self.plan.fault_gap);
         self.at(self.now + gap, Happening::Fault);
         let nodes = self.nodes();
-        let mut victim = nodes[self.random.below(nodes.len() as u64) as usize];
+        let mut victim = nodes[below(&mut self.random, nodes.len())];
         let leads = |(_, report): &(NodeId, Option<Report>)| {
             report.as_ref().is_some_and(|r| r.role == Role::Leader)
         };
@@ -645,7 +653,7 @@ impl Cluster {
         match self.random.below(8) {
             0..=3 if self.plan.crashes && self.alive(victim) => {
                 let wipe = self.plan.wipes && self.random.one_in(3) && self.may_wipe(victim);
-                self.crash(victim);
+                self.crash(victim)?;
                 self.count("crashes");
                 if wipe {
                     self.wipe(victim);

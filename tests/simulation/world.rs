@@ -11,6 +11,7 @@ use momo::wire::command::Birth;
 use momo::wire::peer::{Message, SnapshotHead};
 
 /// What the effects of a turn ask of the rest of the simulation.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Asked {
     Send(NodeId, Message),
@@ -73,6 +74,17 @@ pub enum DiskWork {
     },
 }
 
+impl DiskWork {
+    /// What to report when it is done.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Self::Append(append) => Some(append.number),
+            Self::Install { number, .. } => Some(*number),
+            Self::Cut { .. } => None,
+        }
+    }
+}
+
 /// What survives a crash, and what is on its way there.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
@@ -83,30 +95,31 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The oldest work is done; the number to report.
-    pub fn complete(&mut self) -> Option<u64> {
-        match self.pending.pop_front()? {
-            DiskWork::Append(append) => {
+    /// The oldest work is done; the number to report, and the entries that are on disk by that.
+    pub fn complete(&mut self) -> (Option<u64>, Vec<LogRecord>) {
+        match self.pending.pop_front() {
+            None => (None, Vec::new()),
+            Some(DiskWork::Append(append)) => {
                 self.log.append(&append);
-                Some(append.number)
+                (Some(append.number), append.entries)
             }
-            DiskWork::Cut { index, term } => {
+            Some(DiskWork::Cut { index, term }) => {
                 self.log.cut(index, term);
-                None
+                (None, Vec::new())
             }
-            DiskWork::Install {
+            Some(DiskWork::Install {
                 head,
                 hard_state,
                 number,
                 tables,
-            } => {
+            }) => {
                 self.tables = tables;
                 self.log = LogFile {
                     base: (head.index, head.term),
                     entries: BTreeMap::new(),
                     hard_state: Some(hard_state),
                 };
-                Some(number)
+                (Some(number), Vec::new())
             }
         }
     }
@@ -243,7 +256,7 @@ impl World for Machine {
                 self.checkpoint = None;
             }
             Effect::Say { event, text, .. } => {
-                self.asked.push(Asked::Say(format!("{event}: {text}")))
+                self.asked.push(Asked::Say(format!("{event}: {text}")));
             }
             Effect::Touched { .. }
             | Effect::Unreferenced { .. }

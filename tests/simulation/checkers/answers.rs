@@ -57,8 +57,8 @@ impl Truth {
                     _ => unreachable!(),
                 };
                 let now = query::file(&tables, path).map_err(|e| e.to_string())?;
-                let held = truth.names.entry(path.clone()).or_default();
-                held.insert(entry.index, now.map(|record| record.upload));
+                let name = truth.names.entry(path.clone()).or_default();
+                name.insert(entry.index, now.map(|record| record.upload));
             }
             truth.commands.insert(entry.index, (command, reply));
         }
