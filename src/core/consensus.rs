@@ -295,10 +295,9 @@ impl Consensus {
 
     /// On the leader: whether `node` follows closely.
     pub fn caught_up(&self, node: NodeId) -> bool {
-        self.leads()
-            && self.raw.raft.prs().get(node.raft()).is_some_and(|p| {
-                p.state == ProgressState::Replicate && p.matched + CAUGHT_UP >= self.last_index()
-            })
+        // Not by its state: while nothing is proposed a peer that was sent a snapshot stays in probation.
+        self.matched(node)
+            .is_some_and(|matched| matched + CAUGHT_UP >= self.last_index())
     }
 
     /// Whether a change of the configuration may be under way.
