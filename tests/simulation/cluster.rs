@@ -107,12 +107,82 @@ impl Cluster {
         }
     }
 
-    /// Lets the seed run its course; the first thing that does not hold.
-    pub fn run(&mut self) -> Result<(), String> {
+    /// Starts all nodes in the first half second.
+    pub fn start_all(&mut self) {
         for node in self.nodes() {
             let at = self.random.below(500_000);
             self.at(at, Happening::Start(node));
         }
+    }
+
+    /// Lets things happen until `what` holds, for so many microseconds at most.
+    pub fn until(&mut self, limit: u64, what: impl Fn(&Self) -> bool) -> Result<(), String> {
+        let end = self.now + limit;
+        while !what(self) {
+            if self.now > end {
+                return Err(format!("never came true: {:#?}", self.reports()));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let Some(((at, _), happening)) = self.queue.pop_first() else {
+            return Err("nothing happens any more".to_owned());
+        };
+        self.now = at;
+        self.happen(happening)
+    }
+
+    /// How a node stands.
+    pub fn report(&self, node: NodeId) -> Option<Report> {
+        self.seats.get(&node)?.node.as_ref().map(Node::report)
+    }
+
+    /// A node's machine.
+    pub fn machine(&mut self, node: NodeId) -> &mut Machine {
+        &mut self.seats.get_mut(&node).expect("a seat").machine
+    }
+
+    /// Cuts a node off from all others, or joins all.
+    pub fn isolate(&mut self, node: Option<NodeId>) {
+        self.network
+            .split(node.into_iter().map(|node| (node, 1)).collect());
+        self.links();
+    }
+
+    /// A put of a name at a node; how it ended is the last of what was done.
+    pub fn put(&mut self, node: NodeId, name: &str) -> Result<Outcome, String> {
+        let path = FilePath::new(name).expect("a good name");
+        let boot = Boot(self.boot(node));
+        let put = self.clients.put(node, boot, path, Expect::Any);
+        let before = self.clients.history.len();
+        self.ask(usize::MAX, node, Request::Change(put))?;
+        self.until(60_000_000, |cluster| {
+            let mut later = cluster.clients.history.iter().skip(before);
+            later.any(|done| matches!(&done.request, Request::Change(Operation::Put(p)) if p.path.as_str() == name))
+        })?;
+        let done = self.clients.history.last().ok_or("nothing was done")?;
+        Ok(done.outcome.clone())
+    }
+
+    /// Everything that was seen, against what is in the log.
+    pub fn judge(&mut self) -> Result<(), String> {
+        let committed = self.agreement.committed()?;
+        let birth = self.birth.as_ref().ok_or("nobody was born")?;
+        let truth = Truth::new(birth, &committed)?;
+        truth.judge(&self.clients.history)?;
+        self.counts.insert("commands", truth.len() as u64);
+        self.counts.insert("terms", self.leaders.terms() as u64);
+        self.counts
+            .insert("requests", self.clients.history.len() as u64);
+        Ok(())
+    }
+
+    /// Lets the seed run its course; the first thing that does not hold.
+    pub fn run(&mut self) -> Result<(), String> {
+        self.start_all();
         for client in 0..self.clients.count {
             self.at(500_000, Happening::Client(client));
         }
@@ -122,11 +192,7 @@ impl Cluster {
         let end = self.plan.faults_until + RECOVERY;
         let mut wells = 0;
         while self.now < end {
-            let Some(((at, _), happening)) = self.queue.pop_first() else {
-                return Err("nothing happens any more".to_owned());
-            };
-            self.now = at;
-            self.happen(happening)?;
+            self.step()?;
             if self.calm && self.clients.open() == 0 && self.is_well() {
                 wells += 1;
                 if wells == 1 {
@@ -143,18 +209,6 @@ impl Cluster {
             "no progress after the faults: {:#?}",
             self.reports()
         ))
-    }
-
-    fn judge(&mut self) -> Result<(), String> {
-        let committed = self.agreement.committed()?;
-        let birth = self.birth.as_ref().ok_or("nobody was born")?;
-        let truth = Truth::new(birth, &committed)?;
-        truth.judge(&self.clients.history)?;
-        self.counts.insert("commands", truth.len() as u64);
-        self.counts.insert("terms", self.leaders.terms() as u64);
-        self.counts
-            .insert("requests", self.clients.history.len() as u64);
-        Ok(())
     }
 
     fn count(&mut self, what: &'static str) {
@@ -187,7 +241,7 @@ impl Cluster {
     }
 
     /// All run, all have a vote who should, and all stand at the same place.
-    fn is_well(&self) -> bool {
+    pub fn is_well(&self) -> bool {
         let reports: Vec<Report> = self.reports().into_iter().filter_map(|(_, r)| r).collect();
         let Some(first) = reports.first() else {
             return false;
@@ -459,7 +513,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn start(&mut self, node: NodeId) -> Result<(), String> {
+    pub fn start(&mut self, node: NodeId) -> Result<(), String> {
         let seat = self.seats.get_mut(&node).expect("a seat");
         seat.boot += 1;
         seat.machine.start();
@@ -491,7 +545,7 @@ impl Cluster {
     }
 
     /// The process ends at once; of what waits for the disk a part may still arrive there.
-    fn crash(&mut self, node: NodeId) -> Result<(), String> {
+    pub fn crash(&mut self, node: NodeId) -> Result<(), String> {
         self.trace
             .line(self.now, format_args!("node {node} crashes"));
         let seat = self.seats.get_mut(&node).expect("a seat");
@@ -517,7 +571,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn wipe(&mut self, node: NodeId) {
+    pub fn wipe(&mut self, node: NodeId) {
         let seat = self.seats.get_mut(&node).expect("a seat");
         seat.machine.disk = crate::world::Disk::default();
         self.trace

@@ -7,6 +7,7 @@ mod clients;
 mod cluster;
 mod network;
 mod plan;
+mod scenarios;
 mod trace;
 mod world;
 
