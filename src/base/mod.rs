@@ -3,6 +3,7 @@
 pub mod digest;
 pub mod id;
 pub mod limit;
+pub mod mode;
 pub mod path;
 pub mod random;
 pub mod table;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{HostPort, Roles};
-use crate::wire::record::Mode;
+use crate::base::mode::Mode;
 
 /// Where in `T` a key's value goes.
 pub type At<T, V> = fn(&mut T) -> &mut V;
@@ -229,6 +229,11 @@ fn millis(text: &str) -> Result<u64, String> {
         ("h", 3_600_000),
     ];
     scaled(text, &units, "a time in ms (5000, 250ms, 5s, 2m, 1h)")
+}
+
+/// A time as the file writes it: `5000` (ms), `250ms`, `5s`, `2m`, `1h`.
+pub fn time(text: &str) -> Result<Duration, String> {
+    millis(text).map(Duration::from_millis)
 }
 
 fn share(text: &str) -> Result<f64, String> {

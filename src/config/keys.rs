@@ -391,7 +391,7 @@ pub static DAEMON_KEYS: &[Key<Daemon>] = &[
         section: DAEMON,
         name: "state_dir",
         field: Field::MaybePath(|d| &mut d.state_dir),
-        default: Unset(".momo in the first data directory"),
+        default: Unset(".momo/state in the first data directory"),
         doc: "Where the log and the tables live.",
     },
 ];

@@ -19,8 +19,11 @@ pub enum Said {
     },
 }
 
+/// Things with the lines they stand on, from 1.
+pub type Numbered<T> = Vec<(usize, T)>;
+
 /// The lines of `text` that say something, with their numbers from 1; and the lines that say nothing, with the reason.
-pub fn lines(text: &str) -> (Vec<(usize, Said)>, Vec<(usize, String)>) {
+pub fn lines(text: &str) -> (Numbered<Said>, Numbered<String>) {
     let (mut said, mut errors) = (Vec::new(), Vec::new());
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
@@ -81,16 +84,12 @@ fn without_comment(line: &str) -> &str {
     let mut before = ' ';
     for (at, c) in line.char_indices() {
         match quote {
-            Some(open) => {
-                if c == open {
-                    quote = None;
-                }
-            }
+            Some(open) if c == open => quote = None,
             None if (c == '#' || c == ';') && before.is_whitespace() => return &line[..at],
             None if (c == '"' || c == '\'') && (before == '=' || before.is_whitespace()) => {
                 quote = Some(c);
             }
-            None => {}
+            _ => {}
         }
         before = c;
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::id::NodeId;
-use crate::wire::record::Mode;
+use crate::base::mode::Mode;
 
 /// What the operator asked for. Only [`Config::parse`] makes one, so whoever holds one need not check it again.
 #[derive(Clone, Debug, Default)]
@@ -154,9 +154,9 @@ pub struct Server {
     pub text_admin: TextAdmin,
     /// Largest file taken, in bytes.
     pub max_file_bytes: u64,
-    /// SO_RCVBUF in bytes; 0 leaves it to the kernel.
+    /// `SO_RCVBUF` in bytes; 0 leaves it to the kernel.
     pub receive_buffer: u64,
-    /// SO_SNDBUF in bytes; 0 leaves it to the kernel.
+    /// `SO_SNDBUF` in bytes; 0 leaves it to the kernel.
     pub send_buffer: u64,
 }
 
@@ -344,12 +344,12 @@ impl Daemon {
         .filter_map(|(key, address)| Some((key, address?)))
     }
 
-    /// Where log and tables live (rule R18): `state_dir`, or `.momo` in the first data directory.
+    /// Where log and tables live (rule R18): `state_dir`, or `.momo/state` in the first data directory.
     pub fn state_dir(&self) -> PathBuf {
         match (&self.state_dir, self.data.first()) {
             (Some(dir), _) => dir.clone(),
-            (None, Some(dir)) => dir.join(".momo"),
-            (None, None) => Path::new(".momo").to_owned(),
+            (None, Some(dir)) => dir.join(".momo/state"),
+            (None, None) => Path::new(".momo/state").to_owned(),
         }
     }
 }

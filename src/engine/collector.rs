@@ -90,7 +90,8 @@ pub fn run(engine: &Arc<Engine>) {
             continue;
         }
         if !engine.fresh() {
-            due.into_iter().for_each(|sha256| engine.candidates.add(sha256));
+            due.into_iter()
+                .for_each(|sha256| engine.candidates.add(sha256));
             continue;
         }
         for sha256 in due {
@@ -107,7 +108,11 @@ fn abandon(engine: &Arc<Engine>) {
     let uploads = std::mem::take(&mut *engine.candidates.given_up.lock());
     for (done, upload) in uploads.iter().enumerate() {
         match engine.commit(Operation::Abandon { upload: *upload }) {
-            Ok(_) | Err(Failure::Refused { code: Code::Conflict, .. }) => {}
+            Ok(_)
+            | Err(Failure::Refused {
+                code: Code::Conflict,
+                ..
+            }) => {}
             Err(failure) => {
                 log::debug!(target: "momo::abandon_later", "upload {upload}: {failure}");
                 engine.candidates.given_up.lock().extend(&uploads[done..]);
@@ -132,7 +137,10 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
     let known = query::object(&engine.catalog()?, &sha256).map_err(super::shared::tables_failed)?;
     let Some(object) = known else { return Ok(()) };
     let here = match engine.objects.stat(&sha256) {
-        Ok(Some(stat)) if stat.size == object.size && engine.objects.verify(&sha256).is_ok_and(|whole| whole) => {
+        Ok(Some(stat))
+            if stat.size == object.size
+                && engine.objects.verify(&sha256).is_ok_and(|whole| whole) =>
+        {
             Some(stat.dir)
         }
         _ => None,
@@ -141,9 +149,18 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
         if copy.node != engine.node() || Some(copy.dir) == here {
             continue;
         }
-        match engine.commit(Operation::DropCopy { sha256, copy, others: 0 }) {
-            Ok(_) => log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again"),
-            Err(Failure::Refused { code: Code::NotFound, .. }) => {}
+        match engine.commit(Operation::DropCopy {
+            sha256,
+            copy,
+            others: 0,
+        }) {
+            Ok(_) => {
+                log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again")
+            }
+            Err(Failure::Refused {
+                code: Code::NotFound,
+                ..
+            }) => {}
             Err(failure) => return Err(failure),
         }
     }
@@ -161,11 +178,16 @@ fn inventory(engine: &Arc<Engine>) -> bool {
                 return false;
             }
         };
-        let Some((last, _)) = page.last() else { return true };
+        let Some((last, _)) = page.last() else {
+            return true;
+        };
         after = Some(*last);
         for (sha256, object) in page {
             let stat = engine.objects.stat(&sha256).ok().flatten();
-            let counted = object.copies.iter().filter(|copy| copy.node == engine.node());
+            let counted = object
+                .copies
+                .iter()
+                .filter(|copy| copy.node == engine.node());
             let wrong = |copy: &Copy| {
                 stat.is_none_or(|stat| stat.dir != copy.dir || stat.size != object.size)
             };
@@ -185,7 +207,10 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
         if engine.is_stopping() {
             return false;
         }
-        let copy = Copy { node: engine.node(), dir: stat.dir };
+        let copy = Copy {
+            node: engine.node(),
+            dir: stat.dir,
+        };
         match query::object(&engine.tables, &sha256) {
             Ok(Some(object)) if object.copies.contains(&copy) => {}
             Ok(_) => {
@@ -203,8 +228,13 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
 }
 
 fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
-    let Ok(Some(stat)) = engine.objects.stat(&sha256) else { return Ok(()) };
-    let copy = Copy { node: engine.node(), dir: stat.dir };
+    let Ok(Some(stat)) = engine.objects.stat(&sha256) else {
+        return Ok(());
+    };
+    let copy = Copy {
+        node: engine.node(),
+        dir: stat.dir,
+    };
     for upload in engine.pins.holders(&sha256) {
         if upload.node == engine.node() && upload.boot == engine.boot {
             // Under way here: it settles itself.
@@ -212,7 +242,11 @@ fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             return Ok(());
         }
         match engine.commit(Operation::Abandon { upload }) {
-            Ok(_) | Err(Failure::Refused { code: Code::Conflict, .. }) => {
+            Ok(_)
+            | Err(Failure::Refused {
+                code: Code::Conflict,
+                ..
+            }) => {
                 engine.pins.settle(upload);
             }
             Err(failure) => return Err(failure),

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::sync::Arc;
 
-
 use crate::base::id::{NodeId, Version};
 use crate::base::limit::BLOCK_BYTES;
 use crate::base::path::FilePath;
@@ -42,7 +41,11 @@ pub fn open(
     let Some(record) = record else {
         return Err(Failure::refused(Code::NotFound, "file not found"));
     };
-    let file = File { engine: Arc::clone(engine), record, stale };
+    let file = File {
+        engine: Arc::clone(engine),
+        record,
+        stale,
+    };
     // Rule R2: newest or nothing.
     for part in &file.record.parts {
         if file.sources(part)?.is_empty() {
@@ -72,7 +75,11 @@ impl File {
             nodes.push(here);
         }
         nodes.retain(|node| {
-            if *node == here { self.engine.holds(&part.sha256) } else { self.engine.is_up(*node) }
+            if *node == here {
+                self.engine.holds(&part.sha256)
+            } else {
+                self.engine.is_up(*node)
+            }
         });
         nodes.sort_unstable_by_key(|node| (*node != here, *node));
         nodes.dedup();
@@ -88,7 +95,9 @@ impl File {
     ) -> Result<(), ReadFailure> {
         let mut last = "no copy is within reach".to_owned();
         for _ in 0..ROUNDS {
-            let sources = self.sources(part).map_err(|f| ReadFailure::Source(f.to_string()))?;
+            let sources = self
+                .sources(part)
+                .map_err(|f| ReadFailure::Source(f.to_string()))?;
             for node in sources {
                 match self.copy_from(node, part, &mut offset, end, to) {
                     Ok(()) => return Ok(()),
@@ -104,7 +113,10 @@ impl File {
                 }
             }
         }
-        Err(ReadFailure::Source(format!("'{}' at byte {offset}: {last}", self.record.path)))
+        Err(ReadFailure::Source(format!(
+            "'{}' at byte {offset}: {last}",
+            self.record.path
+        )))
     }
 
     /// Copies from one holder; `offset` says how far it came.
@@ -129,11 +141,15 @@ impl File {
         };
         let mut block = Vec::new();
         for index in first..after {
-            source.next(index, &mut block).map_err(ReadFailure::Source)?;
+            source
+                .next(index, &mut block)
+                .map_err(ReadFailure::Source)?;
             let start = index * block_bytes;
             let length = (part.size - start).min(block_bytes);
             if block.len() as u64 != length {
-                return Err(ReadFailure::Source("a block of the wrong length".to_owned()));
+                return Err(ReadFailure::Source(
+                    "a block of the wrong length".to_owned(),
+                ));
             }
             let from = usize::try_from(*offset - start).unwrap_or(usize::MAX);
             let until = usize::try_from((end - start).min(length)).unwrap_or(usize::MAX);
@@ -149,9 +165,16 @@ impl File {
 
     fn ask(&self, node: NodeId, part: &Part, block: u64, count: u64) -> Result<Lent, ReadFailure> {
         let source = |why: String| ReadFailure::Source(why);
-        let mut lent =
-            self.engine.peers.lend(node).map_err(|error| source(error.to_string()))?;
-        let request = Request::Read { sha256: part.sha256, block, count };
+        let mut lent = self
+            .engine
+            .peers
+            .lend(node)
+            .map_err(|error| source(error.to_string()))?;
+        let request = Request::Read {
+            sha256: part.sha256,
+            block,
+            count,
+        };
         let answer: Answer = lent
             .stream
             .set_read_timeout(self.engine.settings.hop_stall)
@@ -175,9 +198,10 @@ impl Source {
     /// The next block, verified against its checksum.
     fn next(&mut self, index: u64, block: &mut Vec<u8>) -> Result<(), String> {
         match self {
-            Self::Here(reader) => {
-                reader.read_block(index, block).map(|_| ()).map_err(|error| error.to_string())
-            }
+            Self::Here(reader) => reader
+                .read_block(index, block)
+                .map(|_| ())
+                .map_err(|error| error.to_string()),
             Self::There(lent) => match lent.stream.receive(block) {
                 Ok(received) if received.kind == Kind::Block => Ok(()),
                 Ok(_) => Err(serde_json::from_slice(block).map_or_else(
@@ -202,12 +226,7 @@ impl Content for File {
         self.stale
     }
 
-    fn copy_to(
-        &mut self,
-        offset: u64,
-        length: u64,
-        to: &mut dyn Write,
-    ) -> Result<(), ReadFailure> {
+    fn copy_to(&mut self, offset: u64, length: u64, to: &mut dyn Write) -> Result<(), ReadFailure> {
         let end = offset.saturating_add(length).min(self.record.size);
         let mut start = 0;
         for part in &self.record.parts {
@@ -220,4 +239,3 @@ impl Content for File {
         Ok(())
     }
 }
-

@@ -11,19 +11,41 @@ use serde::de::DeserializeOwned;
 use crate::base::digest::crc32c;
 use crate::wire::peer::{HEADER_BYTES, Header, Kind};
 
-/// A socket that several threads may hold: one speaks, another may end it.
+/// A socket that several threads may hold (one speaks, another may end it), with what was already read from it.
 #[derive(Clone, Debug)]
-pub struct SharedSocket(pub Arc<TcpStream>);
+pub struct SharedSocket {
+    socket: Arc<TcpStream>,
+    ahead: Vec<u8>,
+}
+
+impl SharedSocket {
+    /// A socket from which `ahead` was read and not used.
+    pub fn new(socket: Arc<TcpStream>, ahead: Vec<u8>) -> Self {
+        Self { socket, ahead }
+    }
+
+    /// The socket itself.
+    pub fn get(&self) -> &TcpStream {
+        &self.socket
+    }
+}
 
 impl Read for SharedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
+        if self.ahead.is_empty() {
+            return (&*self.socket).read(buffer);
+        }
+        let count = self.ahead.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(self.ahead.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
     }
 }
 
 impl Write for SharedSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
+        (&*self.socket).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -65,7 +87,7 @@ impl FrameStream {
 
     /// The socket.
     pub fn socket(&self) -> &TcpStream {
-        &self.input.get_ref().0
+        self.input.get_ref().get()
     }
 
     /// Bounds every single read and write from now on.

@@ -11,9 +11,7 @@ use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::core::mode;
 use crate::engine::shared::{Engine, tables_failed};
-use crate::engine::verbs::{
-    Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs,
-};
+use crate::engine::verbs::{Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs};
 use crate::engine::{clock, content, put};
 use crate::store::objects::Durability;
 use crate::wire::command::{Code, Expect, Operation};
@@ -29,18 +27,29 @@ impl Handle {
         if report.born {
             return Ok(());
         }
-        let why = report.waiting.unwrap_or_else(|| "this node is not a member yet".to_owned());
+        let why = report
+            .waiting
+            .unwrap_or_else(|| "this node is not a member yet".to_owned());
         Err(Failure::refused(Code::Unavailable, why))
     }
 
     fn mode_or_start(&self) -> Result<ModeRecord, TableError> {
-        if self.0.report().born { query::mode(&self.0.tables) } else { Ok(self.start_mode()) }
+        if self.0.report().born {
+            query::mode(&self.0.tables)
+        } else {
+            Ok(self.start_mode())
+        }
     }
 
     /// Before the cluster is born: the first mode of the order.
     fn start_mode(&self) -> ModeRecord {
         let first = self.0.settings.modes.first().copied().unwrap_or(Mode::None);
-        ModeRecord { old: first, new: first, timestamp: 0, cause: "start".to_owned() }
+        ModeRecord {
+            old: first,
+            new: first,
+            timestamp: 0,
+            cause: "start".to_owned(),
+        }
     }
 
     fn member(&self, record: &NodeRecord) -> Member {
@@ -126,15 +135,20 @@ impl Verbs for Handle {
             .map(|record| record.version)
             .collect();
         earlier.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(Stat { record, holders, earlier, stale })
+        Ok(Stat {
+            record,
+            holders,
+            earlier,
+            stale,
+        })
     }
 
     fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Listing, Failure> {
         self.born()?;
         let stale = !self.0.fresh();
         let catalog = self.0.catalog()?;
-        let mut files = query::list(&catalog, prefix, after, limit.saturating_add(1))
-            .map_err(tables_failed)?;
+        let mut files =
+            query::list(&catalog, prefix, after, limit.saturating_add(1)).map_err(tables_failed)?;
         let more = files.len() > limit;
         files.truncate(limit);
         Ok(Listing { files, more, stale })
@@ -172,7 +186,11 @@ impl Verbs for Handle {
             let why = "the timestamp is more than 5 minutes ahead of this node's clock";
             return Err(Failure::refused(Code::Invalid, why));
         }
-        self.0.commit(Operation::SetMode { new, timestamp, cause: cause.to_owned() })?;
+        self.0.commit(Operation::SetMode {
+            new,
+            timestamp,
+            cause: cause.to_owned(),
+        })?;
         let changed = self.mode_or_start().map_err(tables_failed)?;
         log::info!(
             target: "momo::mode_changed",
@@ -189,7 +207,11 @@ impl Verbs for Handle {
     fn status(&self) -> Status {
         let engine = &self.0;
         let report = engine.report();
-        let voters_up = report.voters.iter().filter(|voter| engine.is_up(**voter)).count();
+        let voters_up = report
+            .voters
+            .iter()
+            .filter(|voter| engine.is_up(**voter))
+            .count();
         let state = match (&report.waiting, report.born) {
             (None, true) => "ready",
             (Some(_), true) => "waiting",

@@ -104,7 +104,8 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
     hello.extend_from_slice(&to.key());
     hello.extend_from_slice(&cluster_bytes(us.cluster));
     hello.extend_from_slice(&nonce()?);
-    let mut input = BufReader::with_capacity(16 * 1024, SharedSocket(Arc::new(socket)));
+    let mut input =
+        BufReader::with_capacity(16 * 1024, SharedSocket::new(Arc::new(socket), Vec::new()));
     input.get_mut().write_all(&hello)?;
 
     let mut answer = [0; ANSWER];
@@ -139,8 +140,8 @@ pub fn accept(
     mut input: BufReader<SharedSocket>,
     us: &Identity,
 ) -> io::Result<(FrameStream, NodeId, Role)> {
-    input.get_ref().0.set_read_timeout(Some(PATIENCE))?;
-    input.get_ref().0.set_write_timeout(Some(PATIENCE))?;
+    input.get_ref().get().set_read_timeout(Some(PATIENCE))?;
+    input.get_ref().get().set_write_timeout(Some(PATIENCE))?;
     let mut hello = [0; HELLO];
     input.read_exact(&mut hello)?;
     let [magic @ .., _, _, _, _, _] = *hello.first_chunk::<13>().expect("longer");
@@ -206,7 +207,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let other = thread::spawn(move || {
             let (socket, _) = listener.accept().unwrap();
-            accept(BufReader::new(SharedSocket(Arc::new(socket))), &b).map(|(_, from, _)| from)
+            accept(
+                BufReader::new(SharedSocket::new(Arc::new(socket), Vec::new())),
+                &b,
+            )
+            .map(|(_, from, _)| from)
         });
         let ours = dial(
             TcpStream::connect(address).unwrap(),

@@ -57,13 +57,24 @@ pub fn run(engine: &Arc<Engine>, queue: &Receiver<Job>) {
             }
         };
         engine.jobs.store(queue.len() as u64, Ordering::Relaxed);
-        engine.tell(Event::FetchEnded { job: fetch.job, leader, error }, DRIVER_FULL);
+        engine.tell(
+            Event::FetchEnded {
+                job: fetch.job,
+                leader,
+                error,
+            },
+            DRIVER_FULL,
+        );
     }
 }
 
 fn fetch_one(engine: &Arc<Engine>, fetch: &Fetch) -> Result<(), String> {
     let mut last = "no holder was named".to_owned();
-    for holder in fetch.holders.iter().filter(|holder| **holder != engine.node()) {
+    for holder in fetch
+        .holders
+        .iter()
+        .filter(|holder| **holder != engine.node())
+    {
         let upload = engine.next_upload();
         match pull(engine, fetch, *holder, upload) {
             Ok(copy) => return count(engine, fetch, copy, upload),
@@ -83,10 +94,17 @@ fn pull(
     holder: NodeId,
     upload: OperationId,
 ) -> io::Result<Copy> {
-    let mut incoming = engine.objects.create(fetch.size, upload).map_err(store_failed)?;
+    let mut incoming = engine
+        .objects
+        .create(fetch.size, upload)
+        .map_err(store_failed)?;
     let count = fetch.size.div_ceil(BLOCK_BYTES as u64);
     let mut lent = engine.peers.lend(holder)?;
-    lent.stream.send(&Request::Read { sha256: fetch.sha256, block: 0, count })?;
+    lent.stream.send(&Request::Read {
+        sha256: fetch.sha256,
+        block: 0,
+        count,
+    })?;
     match lent.stream.receive_value()? {
         Answer::Content { size } if size == fetch.size => {}
         Answer::Error { message } => return Err(io::Error::other(message)),
@@ -108,7 +126,10 @@ fn pull(
     lent.keep();
     engine.pins.pin(upload, fetch.sha256);
     let dir = incoming.seal(&fetch.sha256).map_err(store_failed)?;
-    Ok(Copy { node: engine.node(), dir })
+    Ok(Copy {
+        node: engine.node(),
+        dir,
+    })
 }
 
 fn count(
@@ -117,7 +138,11 @@ fn count(
     copy: Copy,
     upload: OperationId,
 ) -> Result<(), String> {
-    let add = Operation::AddCopy { sha256: fetch.sha256, size: fetch.size, copy };
+    let add = Operation::AddCopy {
+        sha256: fetch.sha256,
+        size: fetch.size,
+        copy,
+    };
     let added = engine.commit(add);
     match &added {
         Err(Failure::Unknown { .. }) => {}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::core::catalog::query;
-use crate::core::mode::{Controller, Decision};
+use crate::core::mode::{Controller, Decision, Thresholds};
 use crate::core::node::{Event, Role};
 use crate::engine::clock;
 use crate::engine::shared::Engine;
@@ -49,7 +49,9 @@ fn figures(engine: &Engine) -> Figures {
     let load = engine.load.lock().clone();
     Figures {
         total_bytes: usable().map(|dir| dir.total).sum(),
-        free_bytes: usable().map(|dir| dir.free.saturating_sub(dir.reserve)).sum(),
+        free_bytes: usable()
+            .map(|dir| dir.free.saturating_sub(dir.reserve))
+            .sum(),
         connections: u32::try_from(engine.connections.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
         jobs: u32::try_from(engine.jobs.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
         applied: engine.report().applied,
@@ -83,13 +85,20 @@ impl Sampler {
 
     fn look(&mut self) -> Sample {
         self.system.refresh_cpu_usage();
-        self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        self.system
+            .refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
         let total = self.system.total_memory();
         let available = self.system.available_memory();
         #[allow(clippy::cast_precision_loss)]
-        let memory_used =
-            if total == 0 { 0.0 } else { total.saturating_sub(available) as f64 / total as f64 };
-        Sample { cpu_used: f64::from(self.system.global_cpu_usage()) / 100.0, memory_used }
+        let memory_used = if total == 0 {
+            0.0
+        } else {
+            total.saturating_sub(available) as f64 / total as f64
+        };
+        Sample {
+            cpu_used: f64::from(self.system.global_cpu_usage()) / 100.0,
+            memory_used,
+        }
     }
 }
 
@@ -105,10 +114,11 @@ pub fn sample(engine: &Arc<Engine>) {
     };
     let mut controller = Controller::new(
         settings.modes.clone(),
-        settings.min_threshold,
-        settings.max_threshold,
+        Thresholds {
+            min: settings.min_threshold,
+            max: settings.max_threshold,
+        },
         settings.fallback_interval,
-        clock::mono(),
     );
     // CPU use is the difference of two looks at least this far apart.
     let mut next = Instant::now() + sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
@@ -125,16 +135,30 @@ pub fn sample(engine: &Arc<Engine>) {
         if report.role != Role::Leader {
             continue;
         }
-        let Ok(current) = query::mode(&engine.tables) else { continue };
-        if seen.replace(current.timestamp).is_some_and(|before| before != current.timestamp) {
+        let Ok(current) = query::mode(&engine.tables) else {
+            continue;
+        };
+        if seen
+            .replace(current.timestamp)
+            .is_some_and(|before| before != current.timestamp)
+        {
             controller.changed_from_outside(clock::mono());
         }
-        let figures = format!("cpu {:.0} %, memory {:.0} %", sample.cpu_used * 100.0, sample.memory_used * 100.0);
+        let figures = format!(
+            "cpu {:.0} %, memory {:.0} %",
+            sample.cpu_used * 100.0,
+            sample.memory_used * 100.0
+        );
         if !settings.polymorphic {
             log::info!(target: "momo::metrics", "{figures}; polymorphic_system is off");
             continue;
         }
-        match controller.sample(clock::mono(), sample.cpu_used, sample.memory_used, current.new) {
+        match controller.sample(
+            clock::mono(),
+            sample.cpu_used,
+            sample.memory_used,
+            current.new,
+        ) {
             Decision::Stay(why) => log::info!(target: "momo::metrics", "{figures}: {why}"),
             Decision::Step(mode, why) => {
                 log::info!(
@@ -143,7 +167,11 @@ pub fn sample(engine: &Arc<Engine>) {
                 );
                 let timestamp = clock::wall().0.max(current.timestamp + 1);
                 let cause = format!("controller: {why} ({figures})");
-                let change = Operation::SetMode { new: mode, timestamp, cause };
+                let change = Operation::SetMode {
+                    new: mode,
+                    timestamp,
+                    cause,
+                };
                 match engine.commit(change) {
                     Ok(_) => seen = Some(timestamp),
                     Err(failure) => log::warn!(target: "momo::mode_step", "not changed: {failure}"),

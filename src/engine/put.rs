@@ -27,15 +27,27 @@ const LEG_SILENCE: Duration = Duration::from_secs(5);
 pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
     let report = engine.report();
     if !report.born {
-        return Err(Failure::refused(Code::Unavailable, report.waiting.unwrap_or_default()));
+        return Err(Failure::refused(
+            Code::Unavailable,
+            report.waiting.unwrap_or_default(),
+        ));
     }
     if request.class != DEFAULT_CLASS {
         let class = &request.class;
-        return Err(Failure::refused(Code::Invalid, format!("unknown class '{class}'")));
+        return Err(Failure::refused(
+            Code::Invalid,
+            format!("unknown class '{class}'"),
+        ));
     }
     refuse_early(engine, request)?;
     let (strategy, plan) = plan(engine, request)?;
-    let attempt = Attempt { engine, request, upload: engine.next_upload(), strategy, plan };
+    let attempt = Attempt {
+        engine,
+        request,
+        upload: engine.next_upload(),
+        strategy,
+        plan,
+    };
     let kept = attempt.run(body);
     if kept.is_err() {
         // Whatever lies anywhere for this upload may go, unless the put turns out to be committed.
@@ -53,7 +65,10 @@ fn refuse_early(engine: &Arc<Engine>, request: &Put) -> Result<(), Failure> {
         && engine.fresh()
         && let Some(message) = conflict(&engine.catalog()?)?
     {
-        return Err(Failure::Refused { code: Code::Conflict, message });
+        return Err(Failure::Refused {
+            code: Code::Conflict,
+            message,
+        });
     }
     Ok(())
 }
@@ -74,7 +89,10 @@ fn plan(engine: &Arc<Engine>, request: &Put) -> Result<(&'static str, Plan), Fai
         Strategy::Leg => (Mode::None.name(), Reach::Onward),
     };
     let Some(strategy) = replication::by_name(name) else {
-        return Err(Failure::refused(Code::Invalid, format!("unknown strategy '{name}'")));
+        return Err(Failure::refused(
+            Code::Invalid,
+            format!("unknown strategy '{name}'"),
+        ));
     };
     let nodes = query::nodes(&catalog)
         .map_err(tables_failed)?
@@ -110,7 +128,10 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn run(&self, body: &mut dyn Read) -> Result<Kept, Failure> {
         if self.request.size == 0 {
-            let digests = Digests { sha256: EMPTY_SHA256, md5: Some(md5(b"")) };
+            let digests = Digests {
+                sha256: EMPTY_SHA256,
+                md5: Some(md5(b"")),
+            };
             self.compare(digests)?;
             let committed = self.commit(digests, Vec::new())?;
             return Ok(self.kept(digests, committed.version, 1, self.strategy));
@@ -128,7 +149,11 @@ impl Attempt<'_> {
     }
 
     fn key(&self, md5: Md5) -> Key {
-        Key { path: self.request.path.clone(), size: self.request.size, md5 }
+        Key {
+            path: self.request.path.clone(),
+            size: self.request.size,
+            md5,
+        }
     }
 
     /// The body, to every node of the plan; synced there and here.
@@ -158,21 +183,32 @@ impl Attempt<'_> {
     }
 
     fn nobody(&self, missed: &[Missed]) -> Failure {
-        let why = missed.first().map_or("no node", |missed| missed.why.as_str());
-        Failure::refused(Code::Unavailable, format!("'{}' cannot be kept: {why}", self.request.path))
+        let why = missed
+            .first()
+            .map_or("no node", |missed| missed.why.as_str());
+        Failure::refused(
+            Code::Unavailable,
+            format!("'{}' cannot be kept: {why}", self.request.path),
+        )
     }
 
     fn compare(&self, digests: Digests) -> Result<(), Failure> {
         if let Some(said) = self.request.md5
             && digests.md5.is_some_and(|md5| md5 != said)
         {
-            let why = format!("MD5 mismatch: {said} was announced, the bytes have {}", text(digests.md5));
+            let why = format!(
+                "MD5 mismatch: {said} was announced, the bytes have {}",
+                text(digests.md5)
+            );
             return Err(Failure::refused(Code::Invalid, why));
         }
         match self.request.sha256 {
             Some(said) if said != digests.sha256 => Err(Failure::refused(
                 Code::Invalid,
-                format!("SHA-256 mismatch: {said} was announced, the bytes have {}", digests.sha256),
+                format!(
+                    "SHA-256 mismatch: {said} was announced, the bytes have {}",
+                    digests.sha256
+                ),
             )),
             _ => Ok(()),
         }
@@ -187,11 +223,20 @@ impl Attempt<'_> {
     ) -> Result<Kept, Failure> {
         if let Some(expecting) = &expecting {
             let enough = usize::from(self.plan.min).saturating_sub(nodes(&landed.copies).len());
-            let reachable: Vec<NodeId> =
-                self.plan.legs.iter().copied().filter(|leg| self.engine.is_up(*leg)).collect();
+            let reachable: Vec<NodeId> = self
+                .plan
+                .legs
+                .iter()
+                .copied()
+                .filter(|leg| self.engine.is_up(*leg))
+                .collect();
             // Give every reachable leg a moment to be counted in the put itself, and the rest the time the rule allows.
             let all = reachable.len().max(enough);
-            let moment = self.engine.settings.leg_wait.min(Duration::from_millis(200));
+            let moment = self
+                .engine
+                .settings
+                .leg_wait
+                .min(Duration::from_millis(200));
             let mut legs = expecting.legs(digests.sha256, all, moment);
             if legs.len() < enough {
                 legs = expecting.legs(digests.sha256, enough, self.engine.settings.leg_wait);
@@ -215,7 +260,10 @@ impl Attempt<'_> {
 
     fn too_few(&self, have: usize, missed: &[Missed]) -> Failure {
         let mut why = format!("{have} of {} copies could be made", self.plan.min);
-        for Missed { node, why: reason, .. } in missed {
+        for Missed {
+            node, why: reason, ..
+        } in missed
+        {
             why.push_str(&format!("; node {node}: {reason}"));
         }
         Failure::refused(Code::Unavailable, why)
@@ -259,7 +307,13 @@ impl Attempt<'_> {
     fn commit(&self, digests: Digests, mut copies: Vec<Copy>) -> Result<Committed, Failure> {
         copies.sort_unstable();
         copies.dedup();
-        self.commit_as(digests, copies, self.strategy, self.plan.want, self.plan.min)
+        self.commit_as(
+            digests,
+            copies,
+            self.strategy,
+            self.plan.want,
+            self.plan.min,
+        )
     }
 
     fn commit_as(
@@ -271,7 +325,13 @@ impl Attempt<'_> {
         min: u8,
     ) -> Result<Committed, Failure> {
         let size = self.request.size;
-        let part = PlacedPart { part: Part { size, sha256: digests.sha256 }, copies };
+        let part = PlacedPart {
+            part: Part {
+                size,
+                sha256: digests.sha256,
+            },
+            copies,
+        };
         let operation = Operation::Put(PutCommand {
             upload: self.upload,
             path: self.request.path.clone(),
@@ -319,8 +379,12 @@ impl Attempt<'_> {
         if let (Some(md5), true) = (digests.md5, self.engine.is_up(NodeId(0)))
             && let Some(index) = self.report_leg(md5, digests.sha256, copy)
         {
-            if !self.engine.wait_applied(index, self.engine.settings.commit_deadline) {
-                let message = "the leg is counted, but this node is too far behind to show it".to_owned();
+            if !self
+                .engine
+                .wait_applied(index, self.engine.settings.commit_deadline)
+            {
+                let message =
+                    "the leg is counted, but this node is too far behind to show it".to_owned();
                 return Err(Failure::Unknown { message });
             }
             self.show()?;
@@ -332,7 +396,10 @@ impl Attempt<'_> {
     }
 
     fn finish_alone(&self, digests: Digests, landed: &mut Landed) -> Result<Kept, Failure> {
-        let alone = Put { strategy: Strategy::Named(Mode::Splay.name().to_owned()), ..self.request.clone() };
+        let alone = Put {
+            strategy: Strategy::Named(Mode::Splay.name().to_owned()),
+            ..self.request.clone()
+        };
         let (strategy, plan) = plan(self.engine, &alone)?;
         let targets: Vec<NodeId> = flat(&plan.hops);
         self.send_to(&targets, digests.sha256, landed);
@@ -340,8 +407,13 @@ impl Attempt<'_> {
         if have < usize::from(plan.min) {
             return Err(self.too_few(have, &landed.missed));
         }
-        let committed =
-            self.commit_as(digests, landed.copies.clone(), strategy, plan.want, plan.min)?;
+        let committed = self.commit_as(
+            digests,
+            landed.copies.clone(),
+            strategy,
+            plan.want,
+            plan.min,
+        )?;
         Ok(self.kept(digests, committed.version, have, strategy))
     }
 
@@ -382,7 +454,9 @@ fn nodes(copies: &[Copy]) -> BTreeSet<NodeId> {
 }
 
 fn flat(hops: &[Hop]) -> Vec<NodeId> {
-    hops.iter().flat_map(|hop| [vec![hop.node], flat(&hop.next)].concat()).collect()
+    hops.iter()
+        .flat_map(|hop| [vec![hop.node], flat(&hop.next)].concat())
+        .collect()
 }
 
 fn text(md5: Option<Md5>) -> String {
@@ -397,19 +471,32 @@ pub fn answer_leg(
 ) -> Option<u64> {
     use crate::engine::legs::Claim;
     let copy = leg.copy?;
-    let key = Key { path: leg.path.clone(), size: leg.size, md5: leg.md5 };
-    let reported = engine.legs.report(&key, leg.sha256, copy, engine.settings.leg_wait);
+    let key = Key {
+        path: leg.path.clone(),
+        size: leg.size,
+        md5: leg.md5,
+    };
+    let reported = engine
+        .legs
+        .report(&key, leg.sha256, copy, engine.settings.leg_wait);
     loop {
         match reported.wait(Duration::from_secs(1)) {
             Claim::Waiting if still_waiting() && !engine.is_stopping() => {}
             Claim::Waiting | Claim::Nobody => return None,
             Claim::Counted(index) => return Some(index),
             Claim::Late(index) => {
-                let add = Operation::AddCopy { sha256: leg.sha256, size: leg.size, copy };
+                let add = Operation::AddCopy {
+                    sha256: leg.sha256,
+                    size: leg.size,
+                    copy,
+                };
                 return match engine.commit(add) {
                     Ok(added) => Some(added.index),
                     // Superseded: the leg adds nothing and is acknowledged.
-                    Err(Failure::Refused { code: Code::NotFound, .. }) => Some(index),
+                    Err(Failure::Refused {
+                        code: Code::NotFound,
+                        ..
+                    }) => Some(index),
                     Err(_) => None,
                 };
             }
@@ -423,7 +510,13 @@ pub fn remove(
     path: &crate::base::path::FilePath,
     expect: Expect,
 ) -> Result<Version, Failure> {
-    let removed = engine.commit(Operation::Delete { path: path.clone(), expect })?;
-    engine.visible.reconcile(&engine.tables, path).map_err(tables_failed)?;
+    let removed = engine.commit(Operation::Delete {
+        path: path.clone(),
+        expect,
+    })?;
+    engine
+        .visible
+        .reconcile(&engine.tables, path)
+        .map_err(tables_failed)?;
     Ok(removed.version)
 }

@@ -25,9 +25,15 @@ const IDLE: Duration = Duration::from_mins(5);
 /// How long the driver's queue may be full before a link is given up; the peer dials again.
 const DRIVER_FULL: Duration = Duration::from_secs(3);
 
-/// Authenticates a peer, then serves it until it leaves or the node stops. An error says why it was cut off.
-pub fn serve(engine: &Arc<Engine>, input: BufReader<SharedSocket>) -> io::Result<()> {
+/// Authenticates a peer (then calls `authenticated`) and serves it until it leaves or the node stops. An error says why it was cut off.
+pub fn serve(
+    engine: &Arc<Engine>,
+    input: SharedSocket,
+    authenticated: impl FnOnce(),
+) -> io::Result<()> {
+    let input = BufReader::with_capacity(16 * 1024, input);
     let (stream, from, role) = handshake::accept(input, &engine.peers.identity())?;
+    authenticated();
     match role {
         Role::Control => control(engine, stream, from),
         Role::Bulk => bulk(engine, stream),
@@ -46,7 +52,10 @@ fn wait(engine: &Engine, stream: &mut FrameStream, idle: Option<Duration>) -> io
                 return Ok(true);
             }
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
             {
                 if engine.is_stopping() || idle.is_some_and(|idle| since.elapsed() > idle) {
                     return Ok(false);
@@ -64,7 +73,9 @@ fn control(engine: &Arc<Engine>, mut stream: FrameStream, from: NodeId) -> io::R
             return Ok(());
         }
         let message = match stream.receive(&mut payload)?.kind {
-            Kind::Raft => Message::Raft { bytes: std::mem::take(&mut payload) },
+            Kind::Raft => Message::Raft {
+                bytes: std::mem::take(&mut payload),
+            },
             Kind::Control => serde_json::from_slice(&payload)?,
             Kind::Block => return Err(io::ErrorKind::InvalidData.into()),
         };
@@ -77,10 +88,16 @@ fn control(engine: &Arc<Engine>, mut stream: FrameStream, from: NodeId) -> io::R
 fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
     while wait(engine, &mut stream, Some(IDLE))? {
         match stream.receive_value()? {
-            Request::Store { upload, size, next, .. } => {
+            Request::Store {
+                upload, size, next, ..
+            } => {
                 store(engine, &mut stream, upload, size, &next)?;
             }
-            Request::Read { sha256, block, count } => {
+            Request::Read {
+                sha256,
+                block,
+                count,
+            } => {
                 read(engine, &mut stream, &sha256, block, count)?;
             }
             Request::Snapshot => snapshot(engine, &mut stream)?,
@@ -95,8 +112,12 @@ fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
             Request::Probe { sha256 } => {
                 let answer = match engine.objects.stat(&sha256) {
                     Ok(Some(stat)) => Answer::Content { size: stat.size },
-                    Ok(None) => Answer::Error { message: "it is not here".to_owned() },
-                    Err(error) => Answer::Error { message: error.to_string() },
+                    Ok(None) => Answer::Error {
+                        message: "it is not here".to_owned(),
+                    },
+                    Err(error) => Answer::Error {
+                        message: error.to_string(),
+                    },
                 };
                 stream.send(&answer)?;
             }
@@ -115,14 +136,20 @@ fn store(
     next: &[Hop],
 ) -> io::Result<()> {
     if size == 0 || size > crate::base::limit::FILE_BYTES {
-        stream.send(&Answer::Error { message: "a size no object has".to_owned() })?;
+        stream.send(&Answer::Error {
+            message: "a size no object has".to_owned(),
+        })?;
         return Err(io::ErrorKind::InvalidData.into());
     }
     // The entry node leaves this hop out long before its own client may be given up: wait as long as a body may pause.
     stream.set_timeouts(engine.settings.body_pause, PACE)?;
     let mut intake = Intake::open(engine, upload, size, true, next);
     let mut left = size;
-    let mut block = Vec::with_capacity(usize::try_from(left).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES));
+    let mut block = Vec::with_capacity(
+        usize::try_from(left)
+            .unwrap_or(BLOCK_BYTES)
+            .min(BLOCK_BYTES),
+    );
     while left > 0 {
         let received = match stream.receive(&mut block) {
             Ok(received) => received,
@@ -135,7 +162,10 @@ fn store(
         if received.kind != Kind::Block || block.len() as u64 != length {
             // The sender gives up in the middle: nothing to answer.
             intake.give_up();
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the upload was given up"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the upload was given up",
+            ));
         }
         intake.block(&block, received.crc);
         left -= length;
@@ -150,15 +180,22 @@ fn store(
     let answer = match end.sha256 {
         None => {
             intake.give_up();
-            Answer::Stored { copies: Vec::new(), missed: Vec::new() }
+            Answer::Stored {
+                copies: Vec::new(),
+                missed: Vec::new(),
+            }
         }
-        Some(_) if intake.is_hopeless() => {
-            Answer::Stored { copies: Vec::new(), missed: intake.missed().to_vec() }
-        }
+        Some(_) if intake.is_hopeless() => Answer::Stored {
+            copies: Vec::new(),
+            missed: intake.missed().to_vec(),
+        },
         Some(sha256) => {
             let landed = intake.finish(sha256);
             let missed: Vec<Missed> = landed.missed;
-            Answer::Stored { copies: landed.copies, missed }
+            Answer::Stored {
+                copies: landed.copies,
+                missed,
+            }
         }
     };
     stream.send(&answer)
@@ -175,11 +212,19 @@ fn read(
         Ok(Some(reader)) => reader,
         Ok(None) => {
             engine.candidates.lost(*sha256);
-            return stream.send(&Answer::Error { message: "it is not here".to_owned() });
+            return stream.send(&Answer::Error {
+                message: "it is not here".to_owned(),
+            });
         }
-        Err(error) => return stream.send(&Answer::Error { message: error.to_string() }),
+        Err(error) => {
+            return stream.send(&Answer::Error {
+                message: error.to_string(),
+            });
+        }
     };
-    stream.queue(&Answer::Content { size: reader.size() })?;
+    stream.queue(&Answer::Content {
+        size: reader.size(),
+    })?;
     let after = first.saturating_add(count).min(reader.block_count());
     let mut block = Vec::new();
     for index in first..after {
@@ -187,7 +232,9 @@ fn read(
             Ok(crc) => stream.queue_block(&block, crc)?,
             Err(error) => {
                 // The receiver expects a block: an error frame tells it to go to the next copy.
-                stream.send(&Answer::Error { message: error.to_string() })?;
+                stream.send(&Answer::Error {
+                    message: error.to_string(),
+                })?;
                 return Err(store_failed(error));
             }
         }
@@ -200,7 +247,9 @@ fn snapshot(engine: &Arc<Engine>, stream: &mut FrameStream) -> io::Result<()> {
     let failed = |error: TableError| io::Error::other(error.to_string());
     let tables = engine.tables.snapshot().map_err(failed)?;
     let Some(head) = catalog::applied(&tables).map_err(failed)? else {
-        return stream.send(&Answer::Error { message: "nothing is applied here".to_owned() });
+        return stream.send(&Answer::Error {
+            message: "nothing is applied here".to_owned(),
+        });
     };
     stream.queue(&Answer::Snapshot(head))?;
     let mut hash = sha2::Sha256::default();
@@ -229,7 +278,9 @@ fn snapshot(engine: &Arc<Engine>, stream: &mut FrameStream) -> io::Result<()> {
     }
     flush(&mut block, stream)?;
     let digest = crate::base::digest::Sha256(sha2::Digest::finalize(hash).into());
-    stream.send(&BodyEnd { sha256: Some(digest) })
+    stream.send(&BodyEnd {
+        sha256: Some(digest),
+    })
 }
 
 /// Rows of a snapshot as bytes: table(1) key length(2) value length(4) key value.
@@ -244,11 +295,23 @@ pub mod rows {
         let too_long = || io::Error::other("a row is too long for a snapshot");
         let mut row = Vec::with_capacity(7 + key.len() + value.len());
         row.push(u8::try_from(table).map_err(|_| too_long())?);
-        row.extend_from_slice(&u16::try_from(key.len()).map_err(|_| too_long())?.to_le_bytes());
-        row.extend_from_slice(&u32::try_from(value.len()).map_err(|_| too_long())?.to_le_bytes());
+        row.extend_from_slice(
+            &u16::try_from(key.len())
+                .map_err(|_| too_long())?
+                .to_le_bytes(),
+        );
+        row.extend_from_slice(
+            &u32::try_from(value.len())
+                .map_err(|_| too_long())?
+                .to_le_bytes(),
+        );
         row.extend_from_slice(key);
         row.extend_from_slice(value);
-        if row.len() > BLOCK_BYTES { Err(too_long()) } else { Ok(row) }
+        if row.len() > BLOCK_BYTES {
+            Err(too_long())
+        } else {
+            Ok(row)
+        }
     }
 
     /// The first row of `bytes` and what follows it; `None` when it is not one.

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, NodeId, OperationId, Ticket};
 use crate::base::table::TableError;
+use crate::base::time::Mono;
 use crate::core::catalog::query;
 use crate::core::node::{Answered, Event, Report};
 use crate::engine::bulk::Peers;
@@ -30,6 +31,9 @@ use crate::wire::peer::Figures;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
 const DRIVER_GRACE: Duration = Duration::from_secs(2);
+
+/// A driver that has taken no event for so long hangs: it takes one at least every half second.
+const DRIVER_HANGS: Duration = Duration::from_secs(10);
 
 /// One node's engine, shared by all its threads.
 pub struct Engine {
@@ -72,6 +76,7 @@ pub struct Engine {
     tickets: AtomicU64,
     uploads: AtomicU64,
     report: RwLock<Report>,
+    driven: AtomicU64,
     applied: Mutex<u64>,
     applied_changed: Condvar,
 }
@@ -131,6 +136,7 @@ impl Engine {
             tickets: AtomicU64::new(1),
             uploads: AtomicU64::new(1),
             report: RwLock::new(parts.report),
+            driven: AtomicU64::new(clock::mono().0),
             applied: Mutex::new(applied),
             applied_changed: Condvar::new(),
         }
@@ -149,7 +155,11 @@ impl Engine {
     /// An id for a new upload.
     pub fn next_upload(&self) -> OperationId {
         let sequence = self.uploads.fetch_add(1, Ordering::Relaxed);
-        OperationId { node: self.node(), boot: self.boot, sequence }
+        OperationId {
+            node: self.node(),
+            boot: self.boot,
+            sequence,
+        }
     }
 
     /// A consistent view of the catalog as applied here.
@@ -174,12 +184,26 @@ impl Engine {
         }
     }
 
+    /// The driver has taken an event.
+    pub fn driven(&self) {
+        self.driven.store(clock::mono().0, Ordering::Relaxed);
+    }
+
+    /// Whether the driver has taken an event lately: a watchdog's question.
+    pub fn is_driven(&self) -> bool {
+        clock::mono() - Mono(self.driven.load(Ordering::Relaxed)) < DRIVER_HANGS
+    }
+
     /// Waits until `index` is applied here; false when `patience` ran out first.
     pub fn wait_applied(&self, index: u64, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut applied = self.applied.lock();
         while *applied < index {
-            if self.applied_changed.wait_until(&mut applied, deadline).timed_out() {
+            if self
+                .applied_changed
+                .wait_until(&mut applied, deadline)
+                .timed_out()
+            {
                 return *applied >= index;
             }
         }
@@ -196,7 +220,9 @@ impl Engine {
         let (sender, receiver) = bounded(1);
         self.answers.lock().insert(ticket, sender);
         let answer = if self.tell(event(ticket), patience) {
-            receiver.recv_timeout(patience + DRIVER_GRACE).unwrap_or(Answered::Unknown)
+            receiver
+                .recv_timeout(patience + DRIVER_GRACE)
+                .unwrap_or(Answered::Unknown)
         } else {
             self.answers.lock().remove(&ticket);
             return None;
@@ -217,23 +243,39 @@ impl Engine {
     pub fn commit(&self, operation: Operation) -> Result<Committed, Failure> {
         let patience = self.settings.commit_deadline;
         let deadline = clock::mono() + patience;
-        let answer =
-            self.ask(patience, |ticket| Event::Propose { ticket, operation, deadline });
+        let answer = self.ask(patience, |ticket| Event::Propose {
+            ticket,
+            operation,
+            deadline,
+        });
         match answer {
             None => Err(Failure::refused(Code::Unavailable, "busy, try again")),
-            Some(Answered::Committed { index, reply: Reply::Done { version } }) => {
-                Ok(Committed { index, version })
-            }
+            Some(Answered::Committed {
+                index,
+                reply: Reply::Done { version },
+            }) => Ok(Committed { index, version }),
             Some(
-                Answered::Committed { reply: Reply::Rejected { code, message }, .. }
-                | Answered::Refused { reply: Reply::Rejected { code, message } },
+                Answered::Committed {
+                    reply: Reply::Rejected { code, message },
+                    ..
+                }
+                | Answered::Refused {
+                    reply: Reply::Rejected { code, message },
+                },
             ) => Err(Failure::Refused { code, message }),
-            Some(Answered::Unknown) => {
-                Err(Failure::Unknown { message: "no leader confirmed it in time".to_owned() })
-            }
-            Some(Answered::Refused { reply: Reply::Done { .. } } | Answered::Fresh | Answered::Stale) => {
-                Err(Failure::refused(Code::Internal, "the driver answered another question"))
-            }
+            Some(Answered::Unknown) => Err(Failure::Unknown {
+                message: "no leader confirmed it in time".to_owned(),
+            }),
+            Some(
+                Answered::Refused {
+                    reply: Reply::Done { .. },
+                }
+                | Answered::Fresh
+                | Answered::Stale,
+            ) => Err(Failure::refused(
+                Code::Internal,
+                "the driver answered another question",
+            )),
         }
     }
 
@@ -241,8 +283,8 @@ impl Engine {
     pub fn fresh(&self) -> bool {
         let patience = self.settings.read_fresh;
         let deadline = clock::mono() + patience;
-        let fresh = self.ask(patience, |ticket| Event::Read { ticket, deadline })
-            == Some(Answered::Fresh);
+        let fresh =
+            self.ask(patience, |ticket| Event::Read { ticket, deadline }) == Some(Answered::Fresh);
         if !fresh {
             log::warn!(target: "momo::read_stale", "no leader confirmed a read in time: serving what is here");
         }

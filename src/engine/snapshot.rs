@@ -58,7 +58,10 @@ pub fn fetch(engine: &Arc<Engine>, node: NodeId) -> io::Result<SnapshotHead> {
 pub fn install(engine: &Engine) -> Result<(), TableError> {
     let failed = |error: io::Error| TableError(format!("staged snapshot: {error}"));
     let file = File::open(staged(engine)).map_err(failed)?;
-    let rows = Staged { file: BufReader::new(file), rows: Vec::new().into_iter() };
+    let rows = Staged {
+        file: BufReader::new(file),
+        rows: Vec::new().into_iter(),
+    };
     engine.tables.replace(rows)?;
     std::fs::remove_file(staged(engine)).map_err(failed)
 }

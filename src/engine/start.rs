@@ -84,7 +84,14 @@ macro_rules! from {
         })*
     };
 }
-from!(Open(OpenError), Store(StoreError), Tables(TableError), Log(LogError), Core(Fatal), Io(io::Error));
+from!(
+    Open(OpenError),
+    Store(StoreError),
+    Tables(TableError),
+    Log(LogError),
+    Core(Fatal),
+    Io(io::Error)
+);
 
 /// A node that is up.
 pub struct Running {
@@ -152,17 +159,22 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let (job_work, job_queue) = bounded(JOB_QUEUE);
     let mut threads = Vec::new();
     let mut spawn = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
-        let builder = thread::Builder::new().name(name.to_owned()).stack_size(1024 * 1024);
+        let builder = thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(1024 * 1024);
         threads.push(builder.spawn(body)?);
         Ok(())
     };
 
     let (persisted, fail) = (events.clone(), failing.clone());
-    spawn("log", Box::new(move || {
-        if let Err(error) = writer::run(log, &log_queue, &persisted) {
-            let _ = fail.try_send(format!("the Raft log: {error}"));
-        }
-    }))?;
+    spawn(
+        "log",
+        Box::new(move || {
+            if let Err(error) = writer::run(log, &log_queue, &persisted) {
+                let _ = fail.try_send(format!("the Raft log: {error}"));
+            }
+        }),
+    )?;
     let mut world = Production {
         engine: Arc::clone(&engine),
         log: log_work,
@@ -172,18 +184,24 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         soon: Vec::new(),
     };
     let fail = failing;
-    spawn("driver", Box::new(move || {
-        if let Err(error) = drive(&mut node, &mut world, &driver_events) {
-            let _ = fail.try_send(error.to_string());
-        }
-    }))?;
+    spawn(
+        "driver",
+        Box::new(move || {
+            if let Err(error) = drive(&mut node, &mut world, &driver_events) {
+                let _ = fail.try_send(error.to_string());
+            }
+        }),
+    )?;
     let shared = Arc::clone(&engine);
-    spawn("tree", Box::new(move || {
-        if let Err(error) = shared.visible.rebuild(&shared.tables) {
-            ::log::error!(target: "momo::tree", "{error}");
-        }
-        tend_tree(&shared, &tree_queue);
-    }))?;
+    spawn(
+        "tree",
+        Box::new(move || {
+            if let Err(error) = shared.visible.rebuild(&shared.tables) {
+                ::log::error!(target: "momo::tree", "{error}");
+            }
+            tend_tree(&shared, &tree_queue);
+        }),
+    )?;
     for _ in 0..JOBS_IN {
         let (shared, queue) = (Arc::clone(&engine), job_queue.clone());
         spawn("copy", Box::new(move || jobs::run(&shared, &queue)))?;
@@ -197,7 +215,12 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         let shared = Arc::clone(&engine);
         spawn(name, Box::new(move || body(&shared)))?;
     }
-    Ok(Running { engine, failed, threads, events })
+    Ok(Running {
+        engine,
+        failed,
+        threads,
+        events,
+    })
 }
 
 impl Running {
@@ -260,10 +283,16 @@ fn recover(
         && let Ok(installing) = serde_json::from_slice::<Installing>(&bytes)
         && catalog::applied(tables)?.is_some_and(|head| head == installing.head)
         && found.base.index < installing.head.index
-        && found.entries.last().is_none_or(|last| last.index < installing.head.index)
+        && found
+            .entries
+            .last()
+            .is_none_or(|last| last.index < installing.head.index)
     {
         // The tables were swapped, the log was not yet started anew behind them.
-        let base = LogBase { index: installing.head.index, term: installing.head.term };
+        let base = LogBase {
+            index: installing.head.index,
+            term: installing.head.term,
+        };
         log.reset(base, &installing.hard_state)?;
         found = log::Recovered {
             hard_state: Some(installing.hard_state),
@@ -279,7 +308,9 @@ fn recover(
         memory.push(Memory::Admitted(from_row::<ClusterId>(&bytes)?));
     }
     if let Some(bytes) = read_fact(state, fact::ACKNOWLEDGED)? {
-        memory.push(Memory::Acknowledged(from_row::<Vec<(NodeId, u64)>>(&bytes)?));
+        memory.push(Memory::Acknowledged(from_row::<Vec<(NodeId, u64)>>(
+            &bytes,
+        )?));
     }
     let recovered = Recovered {
         damaged,
@@ -289,7 +320,11 @@ fn recover(
         entries: found
             .entries
             .into_iter()
-            .map(|entry| LogRecord { index: entry.index, term: entry.term, bytes: entry.bytes })
+            .map(|entry| LogRecord {
+                index: entry.index,
+                term: entry.term,
+                bytes: entry.bytes,
+            })
             .collect(),
         memory,
     };
@@ -347,10 +382,18 @@ fn register(engine: &Arc<Engine>) {
             wait = REGISTER;
             continue;
         }
-        let Ok(Some(known)) = query::node(&engine.tables, engine.node()) else { continue };
-        let Some(member) = engine.settings.member(engine.node()) else { return };
+        let Ok(Some(known)) = query::node(&engine.tables, engine.node()) else {
+            continue;
+        };
+        let Some(member) = engine.settings.member(engine.node()) else {
+            return;
+        };
         let dirs = engine.objects.dirs();
-        let dirs: Vec<_> = dirs.iter().filter(|dir| !dir.failed).map(|dir| dir.id).collect();
+        let dirs: Vec<_> = dirs
+            .iter()
+            .filter(|dir| !dir.failed)
+            .map(|dir| dir.id)
+            .collect();
         if known.boot == engine.boot
             && known.dirs == dirs
             && known.address == member.peer
@@ -370,7 +413,9 @@ fn register(engine: &Arc<Engine>) {
             knows: KNOWS,
         });
         match registered {
-            Ok(_) => ::log::info!(target: "momo::registered", "node {} is registered (start {})", engine.node(), engine.boot.0),
+            Ok(_) => {
+                ::log::info!(target: "momo::registered", "node {} is registered (start {})", engine.node(), engine.boot.0)
+            }
             Err(failure) => ::log::warn!(target: "momo::register", "not registered yet: {failure}"),
         }
     }

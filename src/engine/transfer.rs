@@ -68,11 +68,19 @@ impl Intake {
         for hop in hops {
             let opened = engine.peers.lend(hop.node).and_then(|mut lent| {
                 let next = hop.next.clone();
-                lent.stream.queue(&Request::Store { upload, part: 0, size, next })?;
+                lent.stream.queue(&Request::Store {
+                    upload,
+                    part: 0,
+                    size,
+                    next,
+                })?;
                 Ok(lent)
             });
             match opened {
-                Ok(lent) => intake.hops.push(Outgoing { lent, hop: hop.clone() }),
+                Ok(lent) => intake.hops.push(Outgoing {
+                    lent,
+                    hop: hop.clone(),
+                }),
                 Err(error) => intake.miss(hop, &error),
             }
         }
@@ -99,8 +107,15 @@ impl Intake {
     }
 
     fn miss(&mut self, hop: &Hop, error: &io::Error) {
-        let stalled = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-        self.missed.push(Missed { node: hop.node, why: error.to_string(), stalled });
+        let stalled = matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        );
+        self.missed.push(Missed {
+            node: hop.node,
+            why: error.to_string(),
+            stalled,
+        });
         let mut behind: Vec<&Hop> = hop.next.iter().collect();
         while let Some(next) = behind.pop() {
             self.missed.push(Missed {
@@ -152,7 +167,9 @@ impl Intake {
         let mut waiting = Vec::with_capacity(self.hops.len());
         for mut outgoing in std::mem::take(&mut self.hops) {
             let patience = patience(&self.engine, self.size, depth(&outgoing.hop));
-            let end = BodyEnd { sha256: Some(sha256) };
+            let end = BodyEnd {
+                sha256: Some(sha256),
+            };
             let told = outgoing
                 .lent
                 .stream
@@ -166,7 +183,10 @@ impl Intake {
         if let Some(incoming) = self.incoming.take() {
             self.engine.pins.pin(self.upload, sha256);
             match incoming.seal(&sha256) {
-                Ok(dir) => landed.copies.push(Copy { node: self.engine.node(), dir }),
+                Ok(dir) => landed.copies.push(Copy {
+                    node: self.engine.node(),
+                    dir,
+                }),
                 Err(error) => self.miss_here(&error),
             }
         }
@@ -182,7 +202,10 @@ impl Intake {
                     outgoing.lent.stream.close();
                 }
                 Ok(_) => {
-                    self.miss(&outgoing.hop, &io::Error::other("an answer to another question"));
+                    self.miss(
+                        &outgoing.hop,
+                        &io::Error::other("an answer to another question"),
+                    );
                     outgoing.lent.stream.close();
                 }
                 Err(error) => {
@@ -214,7 +237,10 @@ pub fn send_from_disk(
     let Some(mut reader) = engine.objects.reader(&sha256).map_err(store_failed)? else {
         return Err(io::Error::other("it is not here"));
     };
-    let hop = Hop { node: to, next: Vec::new() };
+    let hop = Hop {
+        node: to,
+        next: Vec::new(),
+    };
     let mut intake = Intake::open(engine, upload, reader.size(), false, &[hop]);
     let mut block = Vec::new();
     for index in 0..reader.block_count() {
@@ -230,7 +256,10 @@ pub fn send_from_disk(
         }
     }
     if intake.is_hopeless() {
-        return Ok(Landed { copies: Vec::new(), missed: intake.missed.clone() });
+        return Ok(Landed {
+            copies: Vec::new(),
+            missed: intake.missed.clone(),
+        });
     }
     Ok(intake.finish(sha256))
 }
@@ -298,7 +327,10 @@ struct Hasher {
 
 impl Hasher {
     fn new(with_md5: bool) -> Self {
-        Self { sha256: sha2::Sha256::default(), md5: with_md5.then(md5::Md5::default) }
+        Self {
+            sha256: sha2::Sha256::default(),
+            md5: with_md5.then(md5::Md5::default),
+        }
     }
 
     fn update(&mut self, bytes: &[u8]) {
@@ -311,7 +343,9 @@ impl Hasher {
     fn finish(self) -> Digests {
         Digests {
             sha256: Sha256(sha2::Digest::finalize(self.sha256).into()),
-            md5: self.md5.map(|md5| crate::base::digest::Md5(md5::Digest::finalize(md5).into())),
+            md5: self
+                .md5
+                .map(|md5| crate::base::digest::Md5(md5::Digest::finalize(md5).into())),
         }
     }
 }
@@ -325,7 +359,7 @@ mod beside {
 
     use super::{Digests, Hasher, Intake, Interrupted, block_length};
     use crate::base::digest::{Md5, crc32c};
-    use crate::base::limit::{BLOCKS_IN_FLIGHT, BLOCK_BYTES};
+    use crate::base::limit::{BLOCK_BYTES, BLOCKS_IN_FLIGHT};
 
     pub(super) fn receive(
         intake: &mut Intake,
@@ -335,7 +369,9 @@ mod beside {
         let (full, to_hash) = bounded::<Vec<u8>>(BLOCKS_IN_FLIGHT);
         let (empty, to_fill) = bounded::<Vec<u8>>(BLOCKS_IN_FLIGHT + 1);
         thread::scope(|scope| {
-            let hashing = thread::Builder::new().name("md5".into()).stack_size(128 * 1024);
+            let hashing = thread::Builder::new()
+                .name("md5".into())
+                .stack_size(128 * 1024);
             let hashing = hashing
                 .spawn_scoped(scope, move || {
                     let mut md5 = md5::Md5::default();
@@ -372,7 +408,10 @@ mod beside {
             }
             drop(full);
             let md5 = hashing.join().map_err(|_| gone())?;
-            Ok(Digests { md5: Some(md5), ..hasher.finish() })
+            Ok(Digests {
+                md5: Some(md5),
+                ..hasher.finish()
+            })
         })
     }
 

@@ -16,9 +16,6 @@ pub trait Verbs: Send + Sync {
     /// Which node this is.
     fn node(&self) -> NodeId;
 
-    /// The digit that the Momo door answers to a timestamp (spec: how a daemon picks the mode it answers).
-    fn negotiate(&self, timestamp: u64) -> Mode;
-
     /// Keeps a file: reads exactly `request.size` bytes from `body` (fewer only when it fails), and returns once the bytes are synced on as many nodes as the strategy asks and the name is committed.
     fn put(&self, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure>;
 
@@ -36,6 +33,9 @@ pub trait Verbs: Send + Sync {
 
     /// The mode in force: what this node knows now, without asking others.
     fn mode(&self) -> ModeRecord;
+
+    /// The mode to answer to a Momo client that sent this timestamp: what the look-back triple says for this node.
+    fn negotiate(&self, timestamp: u64) -> Mode;
 
     /// The mode after a fresh read, and its history, newest first, at most `limit` changes.
     fn mode_history(&self, limit: usize) -> Result<Vec<ModeRecord>, Failure>;

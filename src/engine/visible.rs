@@ -24,7 +24,11 @@ pub struct Visible {
 impl Visible {
     /// Over an opened tree.
     pub fn new(tree: Tree) -> Self {
-        Self { tree, stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(), behind: AtomicBool::new(false) }
+        Self {
+            tree,
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            behind: AtomicBool::new(false),
+        }
     }
 
     /// A change could not be queued: the whole tree is to be looked at.
@@ -39,7 +43,10 @@ impl Visible {
 
     /// Makes the link of `path` what the catalog says it is, or removes it.
     pub fn reconcile(&self, tables: &dyn Tables, path: &FilePath) -> Result<(), TableError> {
-        let hash = path.as_str().bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
+        let hash = path
+            .as_str()
+            .bytes()
+            .fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
         let stripe = usize::try_from(hash % STRIPES as u64).unwrap_or_default();
         let _one_at_a_time = self.stripes[stripe].lock();
         let wanted = wanted(tables, path)?;
@@ -53,21 +60,22 @@ impl Visible {
     pub fn rebuild(&self, tables: &dyn Tables) -> Result<(), TableError> {
         let mut after = String::new();
         let mut failed = None;
-        let files = std::iter::from_fn(|| {
-            match query::list(tables, "", &after, 512) {
-                Ok(page) => {
-                    after = page.last()?.path.as_str().to_owned();
-                    Some(page)
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    None
-                }
+        let files = std::iter::from_fn(|| match query::list(tables, "", &after, 512) {
+            Ok(page) => {
+                after = page.last()?.path.as_str().to_owned();
+                Some(page)
+            }
+            Err(error) => {
+                failed = Some(error);
+                None
             }
         })
         .flatten()
         .filter_map(|record| whole(&record).map(|(sha256, size)| (record.path, sha256, size)));
-        if let Err(error) = self.tree.rebuild(files, |path| wanted(tables, path).ok().flatten()) {
+        if let Err(error) = self
+            .tree
+            .rebuild(files, |path| wanted(tables, path).ok().flatten())
+        {
             log::warn!(target: "momo::tree", "the visible tree could not be rebuilt: {error}");
         }
         failed.map_or(Ok(()), Err)

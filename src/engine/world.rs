@@ -75,7 +75,9 @@ impl World for Production {
             Effect::Write(batch) => engine.tables.write(&batch)?,
             Effect::Append(append) => self.log.send(LogWork::Append(append)).map_err(disk)?,
             Effect::CutLog { index, term } => {
-                self.log.send(LogWork::Cut(LogBase { index, term })).map_err(disk)?;
+                self.log
+                    .send(LogWork::Cut(LogBase { index, term }))
+                    .map_err(disk)?;
             }
             Effect::Answer { ticket, answer } => engine.answer(ticket, answer),
             Effect::Checkpoint { applied } => {
@@ -94,23 +96,47 @@ impl World for Production {
                     };
                     let _ = events.send(Event::SnapshotFetched { head });
                 };
-                thread::Builder::new().name("snapshot".into()).spawn(fetch).map_err(disk)?;
+                thread::Builder::new()
+                    .name("snapshot".into())
+                    .spawn(fetch)
+                    .map_err(disk)?;
             }
-            Effect::InstallSnapshot { head, hard_state, number } => {
+            Effect::InstallSnapshot {
+                head,
+                hard_state,
+                number,
+            } => {
                 let installing = serde_json::json!({"head": head, "hard_state": hard_state});
-                engine.state.write_fact(fact::INSTALLING, &to_row(&installing)).map_err(disk)?;
+                engine
+                    .state
+                    .write_fact(fact::INSTALLING, &to_row(&installing))
+                    .map_err(disk)?;
                 snapshot::install(engine)?;
-                let base = LogBase { index: head.index, term: head.term };
-                let reset = LogWork::Reset { base, hard_state, number: Some(number) };
+                let base = LogBase {
+                    index: head.index,
+                    term: head.term,
+                };
+                let reset = LogWork::Reset {
+                    base,
+                    hard_state,
+                    number: Some(number),
+                };
                 self.log.send(reset).map_err(disk)?;
                 self.touch(TreeWork::Rebuild);
             }
             Effect::Forget => {
-                engine.state.write_fact(fact::FORGETTING, b"{}").map_err(disk)?;
+                engine
+                    .state
+                    .write_fact(fact::FORGETTING, b"{}")
+                    .map_err(disk)?;
                 engine.tables.replace(std::iter::empty())?;
                 let base = LogBase { index: 0, term: 0 };
                 self.log
-                    .send(LogWork::Reset { base, hard_state: Vec::new(), number: None })
+                    .send(LogWork::Reset {
+                        base,
+                        hard_state: Vec::new(),
+                        number: None,
+                    })
                     .map_err(disk)?;
             }
             Effect::Remember(memory) => self.remember(memory)?,
@@ -183,6 +209,7 @@ pub fn drive(
                 None => return Ok(()),
             },
         };
+        world.engine.driven();
         turn(node, world, event, clock::now())?;
         let report = node.report();
         if last.as_ref() != Some(&report) {
@@ -195,7 +222,9 @@ pub fn drive(
 
 /// The next event, or the passing of time; `None` when nobody can send any more.
 fn wait(node: &Node, events: &Receiver<Event>) -> Option<Event> {
-    let wait = node.deadline().map_or(LONGEST_WAIT, |deadline| deadline - clock::mono());
+    let wait = node
+        .deadline()
+        .map_or(LONGEST_WAIT, |deadline| deadline - clock::mono());
     match events.recv_timeout(wait.min(LONGEST_WAIT)) {
         Ok(event) => Some(event),
         Err(RecvTimeoutError::Timeout) => Some(Event::Time),

@@ -55,7 +55,11 @@ pub fn run(
                 let _ = events.send(Event::Persisted { number });
             }
             LogWork::Cut(base) => log.cut(base)?,
-            LogWork::Reset { base, hard_state, number } => {
+            LogWork::Reset {
+                base,
+                hard_state,
+                number,
+            } => {
                 log.reset(base, &hard_state)?;
                 if let Some(number) = number {
                     let _ = events.send(Event::Persisted { number });
@@ -72,6 +76,10 @@ pub fn run(
 fn entries(records: Vec<crate::core::node::LogRecord>) -> Vec<LogEntry> {
     records
         .into_iter()
-        .map(|record| LogEntry { index: record.index, term: record.term, bytes: record.bytes })
+        .map(|record| LogEntry {
+            index: record.index,
+            term: record.term,
+            bytes: record.bytes,
+        })
         .collect()
 }

@@ -38,7 +38,11 @@ pub fn bind(address: &str, tuning: Tuning) -> io::Result<TcpListener> {
 }
 
 fn bind_one(address: SocketAddr, tuning: Tuning) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     // Inherited by accepted sockets; must be set before listen to widen the window.
     if tuning.receive_buffer > 0 {
@@ -71,18 +75,21 @@ pub fn accept(
     stopping: Arc<AtomicBool>,
     mut serve: impl FnMut(TcpStream, SocketAddr) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("listener".to_owned()).stack_size(256 * 1024).spawn(move || {
-        while !stopping.load(Ordering::Acquire) {
-            match listener.accept() {
-                Ok((socket, from)) if !stopping.load(Ordering::Acquire) => serve(socket, from),
-                Ok(_) => return,
-                Err(error) => {
-                    log::warn!(target: "momo::accept", "{error}");
-                    thread::park_timeout(PAUSE);
+    thread::Builder::new()
+        .name("listener".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            while !stopping.load(Ordering::Acquire) {
+                match listener.accept() {
+                    Ok((socket, from)) if !stopping.load(Ordering::Acquire) => serve(socket, from),
+                    Ok(_) => return,
+                    Err(error) => {
+                        log::warn!(target: "momo::accept", "{error}");
+                        thread::park_timeout(PAUSE);
+                    }
                 }
             }
-        }
-    })
+        })
 }
 
 /// Wakes a listener that waits in accept, so that it sees that it should stop.

@@ -28,15 +28,19 @@ pub fn watchdog(
     alive: impl Fn() -> bool + Send + 'static,
     stopping: Arc<AtomicBool>,
 ) -> std::io::Result<()> {
-    let Some(period) = sd_notify::watchdog_enabled() else { return Ok(()) };
+    let Some(period) = sd_notify::watchdog_enabled() else {
+        return Ok(());
+    };
     let pause = (period / 3).max(Duration::from_millis(10));
-    thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-        while !stopping.load(Ordering::Acquire) {
-            if alive() {
-                tell(&[NotifyState::Watchdog]);
+    thread::Builder::new()
+        .name("watchdog".to_owned())
+        .spawn(move || {
+            while !stopping.load(Ordering::Acquire) {
+                if alive() {
+                    tell(&[NotifyState::Watchdog]);
+                }
+                thread::park_timeout(pause);
             }
-            thread::park_timeout(pause);
-        }
-    })?;
+        })?;
     Ok(())
 }

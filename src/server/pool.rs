@@ -34,7 +34,12 @@ impl Pool {
     /// A pool of at most `most` threads; none yet.
     pub fn new(most: usize) -> Self {
         let (submit, work) = bounded(most);
-        Self { most, count: Arc::default(), submit, work }
+        Self {
+            most,
+            count: Arc::default(),
+            submit,
+            work,
+        }
     }
 
     /// Runs `work` on a thread of the pool. False when every thread is busy and there may be no more.
@@ -90,7 +95,10 @@ pub struct Slot(Arc<Slots>);
 impl Slots {
     /// So many slots, all free.
     pub fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new(count), freed: Condvar::new() })
+        Arc::new(Self {
+            free: Mutex::new(count),
+            freed: Condvar::new(),
+        })
     }
 
     /// A slot now, or `None`.
@@ -128,12 +136,13 @@ mod tests {
         let (release, wait) = bounded::<()>(0);
         let (tell, told) = bounded::<u8>(2);
         let done = tell.clone();
-        assert!(pool
-            .run(move || {
+        assert!(
+            pool.run(move || {
                 let _ = wait.recv();
                 let _ = done.send(1);
             })
-            .unwrap());
+            .unwrap()
+        );
         assert!(!pool.run(|| ()).unwrap());
         drop(release);
         assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(1));

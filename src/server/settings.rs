@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::base::id::NodeId;
 use crate::config::{Config, Durability as Word};
@@ -18,7 +18,9 @@ pub enum Unusable {
     /// No such `[daemon.N]`.
     NoDaemon(NodeId, PathBuf),
     /// Addresses beyond this machine, and no secret.
-    NoSecret(PathBuf),
+    NoSecret(PathBuf, PathBuf),
+    /// The secret is not a regular file.
+    NoFile(PathBuf),
     /// The secret's file can be read by others.
     OpenSecret(PathBuf, u32),
     /// The secret's file holds too little.
@@ -33,19 +35,22 @@ impl fmt::Display for Unusable {
             Self::NoDaemon(id, file) => {
                 write!(f, "{} has no section [daemon.{id}]", file.display())
             }
-            Self::NoSecret(file) => write!(
+            Self::NoSecret(file, config) => write!(
                 f,
-                "daemons on several machines need a shared secret and {0} is not there: run 'momo secret new {0}' once and copy it to every machine",
-                file.display()
+                "{}: no such file, and not every address is loopback: daemons could not tell each \
+                 other from strangers; make it with: momo secret new --conf {}",
+                file.display(),
+                config.display()
             ),
+            Self::NoFile(file) => write!(f, "{}: is not a file", file.display()),
             Self::OpenSecret(file, mode) => write!(
                 f,
-                "{0} can be read by others (mode {mode:03o}): run 'chmod 600 {0}'",
+                "{0}: others can read it (mode {mode:o}); mend it with: chmod 600 {0}",
                 file.display()
             ),
             Self::ShortSecret(file) => write!(
                 f,
-                "{0} holds less than 16 bytes: run 'momo secret new {0}' and copy it to every machine",
+                "{}: is too short to be a secret (16 bytes at least)",
                 file.display()
             ),
             Self::UnreadableSecret(file, error) => write!(f, "{}: {error}", file.display()),
@@ -63,9 +68,10 @@ pub fn secret(config: &Config) -> Result<Secret, Unusable> {
             if config.all_loopback() {
                 return Ok(Secret(Vec::new()));
             }
-            return Err(Unusable::NoSecret(file));
+            return Err(Unusable::NoSecret(file, config.file.clone()));
         }
         Err(error) => return Err(Unusable::UnreadableSecret(file, error)),
+        Ok(meta) if !meta.is_file() => return Err(Unusable::NoFile(file)),
         Ok(meta) if meta.mode() & 0o077 != 0 => {
             return Err(Unusable::OpenSecret(file, meta.mode() & 0o777));
         }
@@ -106,7 +112,7 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         members,
         voters: config.voters().len(),
         data: daemon.data.clone(),
-        state_dir: daemon.state_dir().map(Path::to_path_buf),
+        state_dir: Some(daemon.state_dir()),
         secret: secret(config)?,
         durability: match config.write.durability {
             Word::Full => Durability::Full,

@@ -1,6 +1,5 @@
 //! The one place with file system calls: the disk as the Raft log sees it, and what objects and names need beyond std.
 
-use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -177,6 +176,16 @@ pub fn set_attribute(file: impl AsFd, name: &str, value: &[u8]) -> io::Result<()
         value,
         XattrFlags::empty(),
     )?)
+}
+
+/// Sets an extended attribute of the file `name` under `dir`, which may be read-only to its owner.
+pub fn set_attribute_at(dir: impl AsFd, name: &str, key: &str, value: &[u8]) -> io::Result<()> {
+    let Some(file) = open_read(dir, name)? else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+    set_attribute(&file, key, value)?;
+    make_read_only(&file)
 }
 
 /// An extended attribute of an open file; `None` when it has none of that name or it does not fit into `N` bytes.
@@ -400,14 +409,6 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw_os_error),
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
-    )
-}
-
-/// The last component of a path as text, for messages.
-pub fn shown(path: &Path) -> String {
-    path.file_name().map_or_else(
-        || path.display().to_string(),
-        |n: &OsStr| n.to_string_lossy().into_owned(),
     )
 }
 

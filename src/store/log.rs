@@ -187,6 +187,30 @@ impl<D: Disk> RaftLog<D> {
         )
     }
 
+    /// A new log in place of a damaged one, which is removed. From here on this node remembers nothing: the caller
+    /// sees to it, durably and before, that it does not vote (rule R15).
+    pub fn create_anew(disk: D, dir: &Path) -> Result<(Self, Recovered), LogError> {
+        let mut segments = Vec::new();
+        let mut marks = Vec::new();
+        for name in disk.list(dir)? {
+            match segment_number(&name) {
+                Some(number) => segments.push(number),
+                None if name == BEGUN || name == FAILED => marks.push(name),
+                None => {}
+            }
+        }
+        // Segments first: while the mark is there, a crash on the way leaves a log that is damaged still, not a new one.
+        for number in segments {
+            disk.remove(&dir.join(segment_name(number)))?;
+        }
+        disk.sync_dir(dir)?;
+        for name in marks {
+            disk.remove(&dir.join(name))?;
+        }
+        disk.sync_dir(dir)?;
+        Self::create(disk, dir, LOG_SEGMENT_BYTES, &[])
+    }
+
     fn create(
         disk: D,
         dir: &Path,
@@ -313,7 +337,7 @@ impl<D: Disk> RaftLog<D> {
         })
     }
 
-    /// Forgets entries up to and with `base.index`; the hard state is kept.
+    /// Forgets entries up to and with `base.index`, which may lie behind the last: the log is empty then. The hard state is kept.
     pub fn cut(&mut self, base: LogBase) -> Result<(), LogError> {
         if base.index <= self.base.index {
             return if self.poisoned {
@@ -322,10 +346,11 @@ impl<D: Disk> RaftLog<D> {
                 Ok(())
             };
         }
-        assert!(
-            base.index <= self.last_index,
-            "entries that are not there are cut"
-        );
+        if base.index > self.last_index {
+            // A log that begins behind what it never held: a cluster's birth.
+            let hard_state = self.hard_state.clone().unwrap_or_default();
+            return self.reset(base, &hard_state);
+        }
         self.guarded(|log| {
             log.base = base;
             let whole = log.segments.len() - 1;
@@ -339,12 +364,13 @@ impl<D: Disk> RaftLog<D> {
         })
     }
 
-    /// After a snapshot: an empty log behind `base`. After a crash it is the old log or the new one, whole.
+    /// After a snapshot: an empty log behind `base`. After a crash it is the old log or the new one, whole. An empty
+    /// `hard_state` is none.
     pub fn reset(&mut self, base: LogBase, hard_state: &[u8]) -> Result<(), LogError> {
         self.guarded(|log| {
             log.base = base;
             log.last_index = base.index;
-            log.hard_state = Some(hard_state.to_vec());
+            log.hard_state = (!hard_state.is_empty()).then(|| hard_state.to_vec());
             let dropped = std::mem::take(&mut log.segments);
             let number = dropped.last().map_or(1, |segment| segment.number + 1);
             log.begin_segment(number)?;

@@ -1,12 +1,36 @@
 //! Objects: immutable bytes under their SHA-256, in one or more directories.
+//!
+//! An object is `objects/ab/<sha>` with mode 0444 and an attribute `user.momo`: digest, size, upload, checksums. Of an
+//! object of one block the attribute holds the block's CRC32C; of a longer one the CRC32C of the list of all of them,
+//! which lies beside the object in `<sha>.crc` and is made again from the bytes (digest first) when it is lost.
+//!
+//! **Sealing** costs two syncs and one commit of the file system's journal. The bytes lie in `tmp/` first. They get
+//! their name in `objects/` as a second *link*, then file and directory are synced, then the first name goes:
+//! ```text
+//! attribute, mode    link tmp/x -> objects/ab/<sha>    fsync file    fsync objects/ab    unlink tmp/x
+//! ```
+//! The file's sync commits the new name with it, so the directory's sync finds nothing left to write. Syncing before
+//! the name is given (as when a name is replaced) commits twice. What may then be named and not yet durable is known:
+//! while the process lives in `unsealed`, which listings leave out, and after a crash by the name that is left in
+//! `tmp/`. Such objects are read against their digest at start, and go if they are not whole.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::{Condvar, Mutex};
+use rustix::fd::{AsFd, OwnedFd};
+use sha2::Digest;
+
+use super::disk::{self, LinkOutcome, Room};
 use super::layout::DataDirs;
-use crate::base::digest::Sha256;
-use crate::base::id::{DirId, OperationId};
+use crate::base::digest::{Sha256, crc32c};
+use crate::base::id::{Boot, DirId, NodeId, OperationId};
+use crate::base::limit::{BLOCK_BYTES, RESERVE_BYTES, WRITEBACK_BYTES};
 
 /// What "sealed" means. An operator may lower it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +51,7 @@ pub enum StoreError {
     Full,
     /// Every directory is out of service.
     NoDirectory,
-    /// The bytes read are not the bytes written: this copy is bad at this block.
+    /// The bytes read are not the bytes written: this copy is bad, at or after this block.
     Damaged {
         /// The object.
         sha: Sha256,
@@ -40,10 +64,24 @@ pub enum StoreError {
     Io(io::Error),
 }
 
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("disk full"),
+            Self::NoDirectory => f.write_str("every data directory is out of service"),
+            Self::Damaged { sha, block } => write!(f, "object {sha} is damaged at block {block}"),
+            Self::WrongLength => f.write_str("blocks do not add up to the announced size"),
+            Self::Io(error) => write!(f, "object store: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
 /// An object as its attribute describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectStat {
-    /// Length in bytes.
+    /// Length of its file, in bytes.
     pub size: u64,
     /// The directory that holds it.
     pub dir: DirId,
@@ -69,105 +107,796 @@ pub struct DirFigures {
 }
 
 /// The object store; shared by all threads.
-pub struct Objects {}
+pub struct Objects {
+    shared: Arc<Shared>,
+}
 
 /// An object being written. Dropped unsealed, it leaves nothing.
-pub struct Incoming {}
+pub struct Incoming {
+    shared: Arc<Shared>,
+    dir: usize,
+    name: String,
+    file: File,
+    size: u64,
+    written: u64,
+    /// How far blocks are reserved and writeback was started.
+    reserved: u64,
+    handed_over: u64,
+    upload: OperationId,
+    crcs: Vec<u32>,
+}
 
 /// An object being read. Goes on reading the same bytes when the object is replaced or removed.
-pub struct ObjectReader {}
+pub struct ObjectReader {
+    shared: Arc<Shared>,
+    dir: usize,
+    sha: Sha256,
+    file: File,
+    attribute: Attribute,
+    crcs: Option<Vec<u32>>,
+}
+
+struct Shared {
+    dirs: Vec<Directory>,
+    durability: Durability,
+    /// One lock for each first byte of a digest: held while a name changes hands, never across a transfer or a sync.
+    locks: Vec<Mutex<()>>,
+    next_name: AtomicU64,
+}
+
+struct Directory {
+    id: DirId,
+    path: PathBuf,
+    objects: OwnedFd,
+    tmp: OwnedFd,
+    failed: AtomicBool,
+    /// Bytes announced by uploads under way and not yet written.
+    announced: AtomicU64,
+    /// Named in `objects/`, not yet durable.
+    unsealed: Mutex<Vec<Sha256>>,
+    /// One for each of the 256 object directories.
+    syncs: Vec<SharedSync>,
+}
 
 impl Objects {
-    /// The store over `dirs`. Looks through what an earlier process left unsealed.
+    /// The store over `dirs`. Looks through what an earlier process left unsealed, and empties `tmp/`.
     pub fn open(dirs: &DataDirs, durability: Durability) -> Result<Self, StoreError> {
-        let _ = (dirs, durability);
-        unimplemented!()
+        let mut opened = Vec::new();
+        for dir in &dirs.dirs {
+            opened.push(Directory {
+                id: dir.id,
+                path: dir.path.clone(),
+                objects: disk::open_dir(&dir.private("objects")).map_err(StoreError::Io)?,
+                tmp: disk::open_dir(&dir.private("tmp")).map_err(StoreError::Io)?,
+                failed: AtomicBool::new(false),
+                announced: AtomicU64::new(0),
+                unsealed: Mutex::new(Vec::new()),
+                syncs: (0..=u8::MAX).map(|_| SharedSync::default()).collect(),
+            });
+        }
+        let shared = Shared {
+            dirs: opened,
+            durability,
+            locks: (0..=u8::MAX).map(|_| Mutex::new(())).collect(),
+            next_name: AtomicU64::new(0),
+        };
+        for dir in &shared.dirs {
+            dir.settle().map_err(|error| dir.blame(error))?;
+        }
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Begins an object of `size` bytes (not 0: empty files have no object) in the directory with most room.
     pub fn create(&self, size: u64, upload: OperationId) -> Result<Incoming, StoreError> {
-        let _ = (size, upload);
-        unimplemented!()
+        assert!(size > 0, "an empty file has no object");
+        let mut rooms: Vec<(u64, usize)> = Vec::new();
+        for (nth, dir) in self.shared.in_service() {
+            match dir.room() {
+                Ok(room) => rooms.push((dir.available(room), nth)),
+                Err(error) => drop(dir.blame(error)),
+            }
+        }
+        rooms.sort_by_key(|(available, nth)| (std::cmp::Reverse(*available), *nth));
+        for (_, nth) in rooms.iter().filter(|(available, _)| *available >= size) {
+            let name = self.shared.next_name();
+            let dir = &self.shared.dirs[*nth];
+            match disk::create_new(&dir.tmp, &name) {
+                Ok(file) => {
+                    dir.announced.fetch_add(size, Ordering::Relaxed);
+                    return Ok(Incoming {
+                        shared: Arc::clone(&self.shared),
+                        dir: *nth,
+                        name,
+                        file,
+                        size,
+                        written: 0,
+                        reserved: 0,
+                        handed_over: 0,
+                        upload,
+                        crcs: Vec::new(),
+                    });
+                }
+                // This directory is full, or out of service now: the next one may do.
+                Err(error) => match dir.blame(error) {
+                    StoreError::Io(error) if !disk::blames_the_disk(&error) => {
+                        return Err(StoreError::Io(error));
+                    }
+                    _ => {}
+                },
+            }
+        }
+        if self.shared.in_service().next().is_none() {
+            return Err(StoreError::NoDirectory);
+        }
+        Err(StoreError::Full)
     }
 
     /// The object for reading, or `None` when no directory in service holds it.
     pub fn reader(&self, sha: &Sha256) -> Result<Option<ObjectReader>, StoreError> {
-        let _ = sha;
-        unimplemented!()
+        for (nth, dir) in self.shared.in_service() {
+            let opened = match dir.open(sha) {
+                Ok(Some(file)) => dir.attribute(&file, sha).map(|found| (file, found)),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            let (file, attribute) = opened.map_err(|error| dir.blame(error))?;
+            let mut reader = ObjectReader {
+                shared: Arc::clone(&self.shared),
+                dir: nth,
+                sha: *sha,
+                attribute: Attribute::unknown(*sha, 0),
+                file,
+                crcs: None,
+            };
+            match attribute {
+                Some(attribute) => reader.attribute = attribute,
+                None => reader.describe_again()?,
+            }
+            return Ok(Some(reader));
+        }
+        Ok(None)
     }
 
-    /// What is known of the object, or `None`.
+    /// What is known of the object, or `None`. An object that another thread is just sealing is not there yet.
     pub fn stat(&self, sha: &Sha256) -> Result<Option<ObjectStat>, StoreError> {
-        let _ = sha;
-        unimplemented!()
+        for (_, dir) in self.shared.in_service() {
+            if let Some(stat) = dir.stat(sha).map_err(|error| dir.blame(error))? {
+                return Ok(Some(stat));
+            }
+        }
+        Ok(None)
     }
 
-    /// Removes the object from `dir` (or from every directory) if `guard` says so under the object's lock (rule R6); true when something was removed.
+    /// Reads the object that `stat` tells of against its digest; false when it is not whole or not there.
+    pub fn verify(&self, sha: &Sha256) -> Result<bool, StoreError> {
+        for (_, dir) in self.shared.in_service() {
+            if let Some(file) = dir.open(sha).map_err(|error| dir.blame(error))? {
+                let digest = read_through(&file, |_| {}).map_err(|error| dir.blame(error))?;
+                return Ok(digest == *sha);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes the object from `dir` (or from every directory) if `guard` says so under the object's lock (rule R6);
+    /// true when something was removed. `guard` must not call the store.
     pub fn remove(
         &self,
         sha: &Sha256,
         dir: Option<DirId>,
         guard: impl FnOnce() -> bool,
     ) -> Result<bool, StoreError> {
-        let _ = (sha, dir, guard());
-        unimplemented!()
+        let _lock = self.shared.lock(sha);
+        if !guard() {
+            return Ok(false);
+        }
+        let mut removed = false;
+        for (_, held) in self.shared.in_service() {
+            if dir.is_none_or(|id| id == held.id) {
+                let path = object_path(sha);
+                let gone = disk::unlink(&held.objects, &path)
+                    .and_then(|gone| disk::unlink(&held.objects, &sidecar_path(sha)).map(|_| gone))
+                    .map_err(|error| held.blame(error))?;
+                removed |= gone;
+            }
+        }
+        Ok(removed)
     }
 
-    /// Every sealed object, directory by directory, read lazily. Objects that come or go meanwhile may or may not be seen.
+    /// Every sealed object, directory by directory, read lazily. Objects that come or go meanwhile may or may not be
+    /// seen. What cannot be read is left out, and its directory is out of service then.
     pub fn list(&self) -> impl Iterator<Item = (Sha256, ObjectStat)> + '_ {
-        std::iter::empty()
+        let folders = |dir| (0..=u8::MAX).map(move |first: u8| (dir, first));
+        let folders = self
+            .shared
+            .in_service()
+            .flat_map(move |(_, dir)| folders(dir));
+        folders.flat_map(|(dir, first)| {
+            let names = dir.names(first).unwrap_or_else(|error| {
+                drop(dir.blame(error));
+                Vec::new()
+            });
+            names.into_iter().filter_map(move |sha| {
+                let stat = dir.stat(&sha).map_err(|error| dir.blame(error)).ok()??;
+                Some((sha, stat))
+            })
+        })
     }
 
     /// Figures of every directory, in the order of the configuration.
     pub fn dirs(&self) -> Vec<DirFigures> {
-        unimplemented!()
+        let figures = |dir: &Directory| {
+            let room = dir.room().unwrap_or_else(|error| {
+                drop(dir.blame(error));
+                Room { total: 0, free: 0 }
+            });
+            DirFigures {
+                id: dir.id,
+                path: dir.path.clone(),
+                total: room.total,
+                free: room.free,
+                reserve: reserve_of(room),
+                failed: dir.failed.load(Ordering::Relaxed),
+            }
+        };
+        self.shared.dirs.iter().map(figures).collect()
     }
 }
 
 impl Incoming {
-    /// Writes the next block: `BLOCK_BYTES` long, the last one shorter if need be. `crc` is its CRC32C, checked by the caller.
+    /// Writes the next block: `BLOCK_BYTES` long, the last one as long as what is left. `crc` is its CRC32C, checked by the caller.
     pub fn write(&mut self, block: &[u8], crc: u32) -> Result<(), StoreError> {
-        let _ = (block, crc);
-        unimplemented!()
+        let rest = self.size - self.written;
+        if block.len() as u64 != rest.min(BLOCK_BYTES as u64) || block.is_empty() {
+            return Err(StoreError::WrongLength);
+        }
+        let written = self.reserve_ahead(block.len() as u64);
+        let written = written.and_then(|()| self.file.write_all_at(block, self.written));
+        written.map_err(|error| self.directory().blame(error))?;
+        self.directory()
+            .announced
+            .fetch_sub(block.len() as u64, Ordering::Relaxed);
+        self.written += block.len() as u64;
+        self.crcs.push(crc);
+        let behind = self.written - self.handed_over;
+        if behind >= WRITEBACK_BYTES && self.shared.durability != Durability::None {
+            disk::start_writeback(&self.file, self.handed_over, behind);
+            self.handed_over = self.written;
+        }
+        Ok(())
     }
 
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
-        unimplemented!()
+        self.written
     }
 
     /// Bytes that were written, from `offset`; fills `buf` (rule R11: the entry node sends from disk).
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
-        let _ = (offset, buf);
-        unimplemented!()
+        let read = self.file.read_exact_at(buf, offset);
+        read.map_err(|error| self.directory().blame(error))
     }
 
-    /// Keeps the object under `sha`: durable when it returns. The directory is the one `create` chose.
+    /// Keeps the object under `sha`: durable when it returns. The directory is the one `create` chose. The caller has
+    /// pinned `sha` before (rule R5): what nothing refers to may be removed at any time.
     pub fn seal(self, sha: &Sha256) -> Result<DirId, StoreError> {
-        let _ = sha;
-        unimplemented!()
+        if self.written != self.size {
+            return Err(StoreError::WrongLength);
+        }
+        let dir = self.directory();
+        let sealed = self.describe(sha).and_then(|()| self.keep(dir, sha));
+        sealed.map_err(|error| dir.blame(error))?;
+        Ok(dir.id)
+    }
+
+    fn directory(&self) -> &Directory {
+        &self.shared.dirs[self.dir]
+    }
+
+    /// Reserves blocks well ahead of a long object, so that it lies in one piece; a short one is placed when written back.
+    fn reserve_ahead(&mut self, length: u64) -> io::Result<()> {
+        const AHEAD: u64 = 8 * WRITEBACK_BYTES;
+        if self.size <= WRITEBACK_BYTES || self.written + length <= self.reserved {
+            return Ok(());
+        }
+        let ahead = AHEAD.min(self.size - self.written);
+        disk::reserve(&self.file, self.written, ahead)?;
+        self.reserved = self.written + ahead;
+        Ok(())
+    }
+
+    fn describe(&self, sha: &Sha256) -> io::Result<()> {
+        let attribute = Attribute {
+            sha: *sha,
+            size: self.size,
+            upload: self.upload,
+            crc: checksum_of(&self.crcs),
+        };
+        disk::set_attribute(&self.file, ATTRIBUTE, &attribute.encode())?;
+        disk::make_read_only(&self.file)
+    }
+
+    fn keep(&self, dir: &Directory, sha: &Sha256) -> io::Result<()> {
+        let durability = self.shared.durability;
+        let sync = |file: &File| match durability {
+            Durability::Full => file.sync_all(),
+            Durability::Data => file.sync_data(),
+            Durability::None => Ok(()),
+        };
+        let path = object_path(sha);
+        let linked = {
+            let _lock = self.shared.lock(sha);
+            dir.unsealed.lock().push(*sha);
+            disk::link(&dir.tmp, &self.name, &dir.objects, &path)
+        };
+        let kept = linked.and_then(|outcome| {
+            if outcome == LinkOutcome::Linked {
+                sync(&self.file)?;
+            } else {
+                // Rule R7: what has the name may be worth nothing; what takes it must be durable before.
+                sync(&self.file)?;
+                let _lock = self.shared.lock(sha);
+                disk::rename(&dir.tmp, &self.name, &dir.objects, &path)?;
+            }
+            if durability == Durability::Full {
+                dir.syncs[usize::from(sha.0[0])].sync(|| dir.sync_folder(sha))?;
+            }
+            Ok(())
+        });
+        dir.no_longer_unsealed(sha);
+        kept?;
+        // The checksums of a long object are a cache: written beside it, not synced, and not worth a failure.
+        if self.crcs.len() > 1 {
+            let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let dir = self.directory();
+        dir.announced
+            .fetch_sub(self.size - self.written, Ordering::Relaxed);
+        // What cannot be removed now is removed at the next start.
+        let _ = disk::unlink(&dir.tmp, &self.name);
     }
 }
 
 impl ObjectReader {
     /// Length in bytes.
     pub fn size(&self) -> u64 {
-        unimplemented!()
+        self.attribute.size
     }
 
-    /// Number of blocks.
+    /// Number of blocks, at least 1.
     pub fn block_count(&self) -> u64 {
-        unimplemented!()
+        block_count(self.attribute.size)
     }
 
     /// Reads block `index` into `buf` (replacing its content), checked; returns its CRC32C.
     pub fn read_block(&mut self, index: u64, buf: &mut Vec<u8>) -> Result<u32, StoreError> {
-        let _ = (index, buf);
-        unimplemented!()
+        assert!(index < self.block_count(), "a block past the end");
+        let expected = self.checksum(index)?;
+        let offset = index * BLOCK_BYTES as u64;
+        let length = (self.attribute.size - offset).min(BLOCK_BYTES as u64);
+        buf.resize(usize::try_from(length).unwrap_or(BLOCK_BYTES), 0);
+        match self.file.read_exact_at(buf, offset) {
+            Ok(()) if crc32c(buf) == expected => Ok(expected),
+            Ok(()) => Err(StoreError::Damaged {
+                sha: self.sha,
+                block: index,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(StoreError::Damaged {
+                    sha: self.sha,
+                    block: index,
+                })
+            }
+            Err(error) => Err(self.directory().blame(error)),
+        }
     }
 
     /// The file, for `sendfile` towards who verifies himself (rule R17).
     pub fn file(&self) -> &File {
-        unimplemented!()
+        &self.file
     }
+
+    fn directory(&self) -> &Directory {
+        &self.shared.dirs[self.dir]
+    }
+
+    fn checksum(&mut self, index: u64) -> Result<u32, StoreError> {
+        if self.attribute.size <= BLOCK_BYTES as u64 {
+            return Ok(self.attribute.crc);
+        }
+        if self.crcs.is_none() {
+            let dir = self.directory();
+            let kept = dir
+                .read_sidecar(&self.attribute)
+                .map_err(|error| dir.blame(error))?;
+            match kept {
+                Some(crcs) => self.crcs = Some(crcs),
+                None => self.describe_again()?,
+            }
+        }
+        let crcs = self.crcs.as_deref().unwrap_or_default();
+        let found = usize::try_from(index)
+            .ok()
+            .and_then(|index| crcs.get(index));
+        found.copied().ok_or(StoreError::Damaged {
+            sha: self.sha,
+            block: index,
+        })
+    }
+
+    /// Makes attribute and checksums again from the bytes, if those are still the ones that the digest names.
+    fn describe_again(&mut self) -> Result<(), StoreError> {
+        let mut crcs = Vec::new();
+        let mut size = 0;
+        let digest = read_through(&self.file, |block| {
+            crcs.push(crc32c(block));
+            size += block.len() as u64;
+        });
+        let dir = self.directory();
+        if digest.map_err(|error| dir.blame(error))? != self.sha {
+            return Err(StoreError::Damaged {
+                sha: self.sha,
+                block: 0,
+            });
+        }
+        let known = self.attribute.size == size;
+        let old = if known {
+            self.attribute
+        } else {
+            Attribute::unknown(self.sha, size)
+        };
+        let attribute = Attribute {
+            crc: checksum_of(&crcs),
+            ..old
+        };
+        // Both are a cache; on a disk that takes no writes the next reader does the work again.
+        let _ = dir.rewrite_attribute(&self.sha, &attribute);
+        if crcs.len() > 1 {
+            let _ = dir.write_sidecar(&self.sha, &crcs, &self.shared.next_name());
+        }
+        self.attribute = attribute;
+        self.crcs = Some(crcs);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn in_service(&self) -> impl Iterator<Item = (usize, &Directory)> {
+        let dirs = self.dirs.iter().enumerate();
+        dirs.filter(|(_, dir)| !dir.failed.load(Ordering::Relaxed))
+    }
+
+    fn lock(&self, sha: &Sha256) -> parking_lot::MutexGuard<'_, ()> {
+        self.locks[usize::from(sha.0[0])].lock()
+    }
+
+    fn next_name(&self) -> String {
+        format!("{:016x}", self.next_name.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Directory {
+    /// Judges an error: a disk that is to blame is out of service from now on (rule R18).
+    fn blame(&self, error: io::Error) -> StoreError {
+        if disk::is_full(&error) {
+            return StoreError::Full;
+        }
+        if disk::blames_the_disk(&error) && !self.failed.swap(true, Ordering::Relaxed) {
+            log::error!(
+                target: "momo::disk",
+                "{}: out of service after: {error}",
+                self.path.display()
+            );
+        }
+        StoreError::Io(error)
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        disk::room(&self.objects)
+    }
+
+    /// What a new object may take of `room`.
+    fn available(&self, room: Room) -> u64 {
+        let announced = self.announced.load(Ordering::Relaxed);
+        room.free
+            .saturating_sub(reserve_of(room))
+            .saturating_sub(announced)
+    }
+
+    fn open(&self, sha: &Sha256) -> io::Result<Option<File>> {
+        disk::open_read(&self.objects, &object_path(sha))
+    }
+
+    fn attribute(&self, file: &File, sha: &Sha256) -> io::Result<Option<Attribute>> {
+        Ok(attribute_of(file)?.filter(|attribute| attribute.sha == *sha))
+    }
+
+    fn stat(&self, sha: &Sha256) -> io::Result<Option<ObjectStat>> {
+        let Some(file) = self.open(sha)? else {
+            return Ok(None);
+        };
+        let attribute = self.attribute(&file, sha)?;
+        let size = disk::facts(&file)?.size;
+        if self.unsealed.lock().contains(sha) {
+            return Ok(None);
+        }
+        let upload = attribute.map_or(NOBODY, |attribute| attribute.upload);
+        Ok(Some(ObjectStat {
+            size,
+            dir: self.id,
+            upload,
+        }))
+    }
+
+    /// Digests that have a file in the folder of `first`.
+    fn names(&self, first: u8) -> io::Result<Vec<Sha256>> {
+        let Some(folder) = disk::open_folder(&self.objects, &format!("{first:02x}"))? else {
+            return Err(io::Error::other(format!("objects/{first:02x} is missing")));
+        };
+        let names = disk::names(&folder)?;
+        let digests = names.iter().filter_map(|name| name.parse::<Sha256>().ok());
+        Ok(digests.filter(|sha| sha.0[0] == first).collect())
+    }
+
+    fn no_longer_unsealed(&self, sha: &Sha256) {
+        let mut unsealed = self.unsealed.lock();
+        if let Some(nth) = unsealed.iter().position(|other| other == sha) {
+            unsealed.swap_remove(nth);
+        }
+    }
+
+    fn sync_folder(&self, sha: &Sha256) -> io::Result<()> {
+        disk::sync_dir(
+            &self
+                .path
+                .join(super::layout::PRIVATE)
+                .join("objects")
+                .join(folder(sha)),
+        )
+    }
+
+    /// Looks at what an earlier process left in `tmp/`: an object that was named but perhaps not synced is kept if it is whole.
+    fn settle(&self) -> io::Result<()> {
+        for name in disk::names(&self.tmp)? {
+            if let Some(file) = disk::open_read(&self.tmp, &name)? {
+                self.settle_one(&file)?;
+            }
+            disk::unlink(&self.tmp, &name)?;
+        }
+        Ok(())
+    }
+
+    fn settle_one(&self, file: &File) -> io::Result<()> {
+        let Some(attribute) = attribute_of(file)? else {
+            return Ok(());
+        };
+        let path = object_path(&attribute.sha);
+        let named = disk::facts_at(&self.objects, &path)?;
+        if named.map(|facts| facts.identity) != Some(disk::facts(file)?.identity) {
+            return Ok(());
+        }
+        if read_through(file, |_| {})? == attribute.sha {
+            file.sync_all()?;
+        } else {
+            disk::unlink(&self.objects, &path)?;
+        }
+        self.sync_folder(&attribute.sha)
+    }
+
+    fn read_sidecar(&self, attribute: &Attribute) -> io::Result<Option<Vec<u32>>> {
+        let Some(file) = disk::open_read(&self.objects, &sidecar_path(&attribute.sha))? else {
+            return Ok(None);
+        };
+        let expected = block_count(attribute.size).checked_mul(4);
+        if Some(disk::facts(&file)?.size) != expected {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; usize::try_from(expected.unwrap_or(0)).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, 0)?;
+        let crcs = bytes
+            .chunks_exact(4)
+            .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
+        Ok((crc32c(&bytes) == attribute.crc).then(|| crcs.collect()))
+    }
+
+    fn write_sidecar(&self, sha: &Sha256, crcs: &[u32], temporary: &str) -> io::Result<()> {
+        let file = disk::create_new(&self.tmp, temporary)?;
+        file.write_all_at(&list_bytes(crcs), 0)?;
+        disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha))
+    }
+
+    fn rewrite_attribute(&self, sha: &Sha256, attribute: &Attribute) -> io::Result<()> {
+        disk::set_attribute_at(
+            &self.objects,
+            &object_path(sha),
+            ATTRIBUTE,
+            &attribute.encode(),
+        )
+    }
+}
+
+/// Several threads that want one directory synced at the same time share the sync that begins after they asked.
+#[derive(Default)]
+struct SharedSync {
+    progress: Mutex<SyncProgress>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct SyncProgress {
+    begun: u64,
+    done: u64,
+    running: bool,
+    /// A sync failed: what it was to keep may be lost, and no later one can say otherwise.
+    failed: bool,
+}
+
+impl SharedSync {
+    fn sync(&self, sync: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        let mut progress = self.progress.lock();
+        let wanted = progress.begun + 1;
+        while progress.done < wanted {
+            if progress.running {
+                self.ended.wait(&mut progress);
+                continue;
+            }
+            progress.begun += 1;
+            progress.running = true;
+            let number = progress.begun;
+            drop(progress);
+            let result = sync();
+            progress = self.progress.lock();
+            progress.running = false;
+            progress.done = number;
+            progress.failed |= result.is_err();
+            self.ended.notify_all();
+            result?;
+        }
+        if progress.failed {
+            return Err(io::Error::other("an earlier sync of this directory failed"));
+        }
+        Ok(())
+    }
+}
+
+/// The attribute's name.
+pub(super) const ATTRIBUTE: &str = "user.momo";
+/// As long as an inode of 256 bytes on ext4 has room for: no block of its own, no further write.
+const ATTRIBUTE_BYTES: usize = 67;
+/// The upload of an object whose attribute was lost.
+const NOBODY: OperationId = OperationId {
+    node: NodeId(u16::MAX),
+    boot: Boot(0),
+    sequence: 0,
+};
+
+/// What stands beside the bytes: `1 sha(32) size(8) node(2) boot(8) sequence(8) crc(4) crc-of-these(4)`, big-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attribute {
+    pub(super) sha: Sha256,
+    pub(super) size: u64,
+    upload: OperationId,
+    /// Of the only block, or of the list of the checksums of all blocks.
+    crc: u32,
+}
+
+impl Attribute {
+    /// What is written on files that are ours and no objects: empty ones.
+    pub(super) const fn unknown(sha: Sha256, size: u64) -> Self {
+        Self {
+            sha,
+            size,
+            upload: NOBODY,
+            crc: 0,
+        }
+    }
+
+    pub(super) fn encode(&self) -> [u8; ATTRIBUTE_BYTES] {
+        let mut bytes = [0; ATTRIBUTE_BYTES];
+        bytes[0] = 1;
+        bytes[1..33].copy_from_slice(&self.sha.0);
+        bytes[33..41].copy_from_slice(&self.size.to_be_bytes());
+        bytes[41..59].copy_from_slice(&self.upload.key());
+        bytes[59..63].copy_from_slice(&self.crc.to_be_bytes());
+        let crc = crc32c(&bytes[..63]);
+        bytes[63..].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// `None` for anything that `encode` did not make.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; ATTRIBUTE_BYTES] = bytes.try_into().ok()?;
+        let (body, crc) = bytes.split_at(63);
+        if body.first() != Some(&1) || crc32c(body).to_be_bytes() != *crc {
+            return None;
+        }
+        let number = |from: usize| {
+            Some(u64::from_be_bytes(
+                body.get(from..from + 8)?.try_into().ok()?,
+            ))
+        };
+        Some(Self {
+            sha: Sha256(body.get(1..33)?.try_into().ok()?),
+            size: number(33)?,
+            upload: OperationId {
+                node: NodeId(u16::from_be_bytes(body.get(41..43)?.try_into().ok()?)),
+                boot: Boot(number(43)?),
+                sequence: number(51)?,
+            },
+            crc: u32::from_be_bytes(body.get(59..63)?.try_into().ok()?),
+        })
+    }
+}
+
+/// The attribute of an open file; `None` when it carries none of ours, or a damaged one.
+pub(super) fn attribute_of(file: impl AsFd) -> io::Result<Option<Attribute>> {
+    let value = disk::attribute::<ATTRIBUTE_BYTES>(file, ATTRIBUTE)?;
+    Ok(value.and_then(|value| Attribute::decode(&value)))
+}
+
+/// Reads a file block by block; its SHA-256.
+fn read_through(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<Sha256> {
+    let mut hash = sha2::Sha256::new();
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut offset = 0;
+    loop {
+        let mut length = 0;
+        while length < block.len() {
+            match file.read_at(&mut block[length..], offset + length as u64) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if length > 0 {
+            hash.update(&block[..length]);
+            each(&block[..length]);
+        }
+        offset += length as u64;
+        if length < block.len() {
+            return Ok(Sha256(hash.finalize().into()));
+        }
+    }
+}
+
+/// `ab` of `ab/<sha>`.
+fn folder(sha: &Sha256) -> String {
+    format!("{:02x}", sha.0[0])
+}
+
+/// Where an object lies under `objects/`.
+pub(super) fn object_path(sha: &Sha256) -> String {
+    format!("{:02x}/{sha}", sha.0[0])
+}
+
+fn sidecar_path(sha: &Sha256) -> String {
+    format!("{:02x}/{sha}.crc", sha.0[0])
+}
+
+const fn block_count(size: u64) -> u64 {
+    size.div_ceil(BLOCK_BYTES as u64)
+}
+
+fn list_bytes(crcs: &[u32]) -> Vec<u8> {
+    crcs.iter().flat_map(|crc| crc.to_le_bytes()).collect()
+}
+
+fn checksum_of(crcs: &[u32]) -> u32 {
+    match crcs {
+        [only] => *only,
+        several => crc32c(&list_bytes(several)),
+    }
+}
+
+fn reserve_of(room: Room) -> u64 {
+    RESERVE_BYTES.min(room.total / 20)
 }

@@ -156,11 +156,9 @@ fn http(bytes: &[u8]) -> Begins {
 fn names(bytes: &[u8]) -> Begins {
     let word = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
     match bytes.iter().position(|byte| !word(byte)) {
-        Some(0) => Begins::No,
-        Some(end) if end <= TYPE_BYTES && bytes.get(end) == Some(&b'|') => Begins::Yes,
-        Some(_) => Begins::No,
+        Some(1..=TYPE_BYTES) if bytes.iter().find(|byte| !word(byte)) == Some(&b'|') => Begins::Yes,
         None if bytes.len() <= TYPE_BYTES => Begins::Maybe,
-        None => Begins::No,
+        _ => Begins::No,
     }
 }
 

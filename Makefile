@@ -1,0 +1,123 @@
+# momo: `make help` lists the targets.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+
+CARGO ?= cargo
+CONF  ?= conf/local.conf
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BIN   ?= $(TARGET_DIR)/release/momo
+MUSL  := x86_64-unknown-linux-musl
+SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
+	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz) $(if $(wildcard tests/soak.sh),,soak)
+SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help build static test check tidy fmt lint scripts vendor bench crash sim fuzz soak demo \
+	server0 server1 server2 run-server run-client cluster install clean ci
+
+help: ## this list
+	@awk -F ':.*## ' -v absent=" $(ABSENT) " '/^[a-z0-9-]+:.*## / && !index(absent, " " $$1 " ") \
+		{ printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  variables: CONF=$(CONF) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) BENCH_MB=1024 BENCH_RUNS=5 CRASH_ROUNDS=100"
+
+build: $(BIN) ## the release binary
+
+$(TARGET_DIR)/release/momo: $(SOURCES)
+	$(CARGO) build --release --locked
+	@touch $@
+
+static: ## a static binary (musl)
+	CC_x86_64_unknown_linux_musl=gcc $(CARGO) build --release --locked --target $(MUSL)
+	@echo "$(TARGET_DIR)/$(MUSL)/release/momo"
+
+test: scripts ## format, lints, every test: under ten minutes on two cores
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked
+
+check: ## does it compile, quickly
+	$(CARGO) check --locked --all-targets
+
+tidy: ## the table of floors
+	$(CARGO) test --locked --test tidy
+
+scripts:
+	@for script in $(SCRIPTS); do sh -n "$$script" || exit 1; done
+
+vendor: ## all crates into vendor/, for builds without network
+	$(CARGO) vendor --locked vendor > /dev/null
+	@echo "vendor/ is filled. For a build without network put this into .cargo/config.toml:"
+	@echo
+	@printf '[source.crates-io]\nreplace-with = "vendored-sources"\n\n[source.vendored-sources]\ndirectory = "vendor"\n'
+
+bench: ## the figures, as ratios to floors of the same run (BENCH_MB, BENCH_RUNS, JSON=1)
+	$(CARGO) bench --locked --bench bench -- $(if $(JSON),--json)
+
+crash: ## kill -9 of daemons during uploads, a hundred rounds
+	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),100) $(CARGO) test --locked --test cluster kill -- --nocapture
+
+ifneq ($(wildcard tests/simulation.rs tests/simulation/main.rs),)
+sim: ## the simulator over many seeds (SEEDS=n)
+	SEEDS=$(or $(SEEDS),1000) $(CARGO) test --locked --release --test simulation -- --nocapture
+endif
+
+ifneq ($(wildcard tests/fuzz.rs tests/fuzz/main.rs),)
+fuzz: ## the laws of the wire formats over many inputs (PROPTEST_CASES=n)
+	PROPTEST_CASES=$(or $(PROPTEST_CASES),100000) $(CARGO) test --locked --release --test fuzz
+endif
+
+ifneq ($(wildcard tests/soak.sh),)
+soak: $(BIN) ## hours of work under faults
+	sh tests/soak.sh
+endif
+
+demo: $(BIN) ## three daemons, an upload in each mode, a daemon killed, everything read back
+	MOMO=$(BIN) sh tests/demo.sh
+
+server0: $(BIN) ## daemon 0 of conf/local.conf, in the foreground
+	$(BIN) server --id 0 --conf $(CONF)
+server1: $(BIN) ## daemon 1
+	$(BIN) server --id 1 --conf $(CONF)
+server2: $(BIN) ## daemon 2
+	$(BIN) server --id 2 --conf $(CONF)
+
+run-server: $(BIN) ## daemon ID=n of CONF
+	@test -n "$(ID)" || { echo "usage: make run-server ID=n [CONF=file]" >&2; exit 2; }
+	$(BIN) server --id $(ID) --conf $(CONF)
+
+run-client: $(BIN) ## upload FILE=path with the Momo client
+	@test -n "$(FILE)" || { echo "usage: make run-client FILE=path [CONF=file]" >&2; exit 2; }
+	$(BIN) -imp client -file "$(FILE)" --conf $(CONF)
+
+cluster: $(BIN) ## daemons 0, 1 and 2 in the foreground, until Ctrl-C
+	@pids=; trap 'kill $$pids 2>/dev/null; wait' INT TERM EXIT; \
+	for id in 0 1 2; do $(BIN) server --id $$id --conf $(CONF) & pids="$$pids $$!"; done; wait
+
+install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
+	@test -x $(BIN) || $(MAKE) build
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/momo
+	@if test -e $(DESTDIR)$(SYSCONFDIR)/momo/momo.conf; then \
+		echo "$(DESTDIR)$(SYSCONFDIR)/momo/momo.conf is kept"; \
+	else \
+		install -D -m 0644 conf/momo.conf $(DESTDIR)$(SYSCONFDIR)/momo/momo.conf; \
+	fi
+	install -d -m 0755 $(DESTDIR)$(UNITDIR)
+	sed -e 's|/usr/local/bin/momo|$(PREFIX)/bin/momo|' -e 's|/etc/momo|$(SYSCONFDIR)/momo|' systemd/momo@.service > $(DESTDIR)$(UNITDIR)/momo@.service
+	install -m 0644 systemd/momo.target $(DESTDIR)$(UNITDIR)/momo.target
+	install -D -m 0644 systemd/sysusers.d/momo.conf $(DESTDIR)$(SYSUSERSDIR)/momo.conf
+	install -D -m 0644 systemd/tmpfiles.d/momo.conf $(DESTDIR)$(TMPFILESDIR)/momo.conf
+	@echo "next: systemd-sysusers, systemd-tmpfiles --create, edit $(SYSCONFDIR)/momo/momo.conf,"
+	@echo "      momo secret new, systemctl enable --now momo@0.service"
+
+clean: ## what a build made
+	$(CARGO) clean
+
+ci: ## what the gate runs
+	sh .ci/run

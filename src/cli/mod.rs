@@ -1,0 +1,29 @@
+//! Floor 7: argv to exit code, one file a subcommand.
+//!
+//! Reading order: `argv` (the original's spelling), `command` (the subcommands), `exit` (how they end), `dial` and `text` (to
+//! a daemon and its text door), `flow` (bytes that are hashed on their way), then the subcommands.
+
+mod argv;
+mod check;
+mod client;
+mod command;
+mod completions;
+mod dial;
+mod exit;
+mod flow;
+mod get;
+mod locate;
+mod logging;
+mod ls;
+mod mode;
+mod print;
+mod progress;
+mod put;
+mod rm;
+mod secret;
+mod server;
+mod stat;
+mod status;
+mod text;
+
+pub use command::run;

@@ -1,0 +1,127 @@
+//! The text door from outside: one connection, lines and bodies, as a person with netcat would send them.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::dial;
+
+/// A connection to a text door that stays open between commands.
+#[derive(Debug)]
+pub struct Text {
+    stream: BufReader<TcpStream>,
+}
+
+impl Text {
+    /// Dials a daemon.
+    pub fn dial(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            stream: BufReader::with_capacity(64 * 1024, dial(address)?),
+        })
+    }
+
+    /// The socket, for tests that do what no client does.
+    pub fn socket(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// One line of an answer, without its end.
+    pub fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Sends a command and reads the first line of the answer.
+    pub fn ask(&mut self, command: &str) -> io::Result<String> {
+        self.send(format!("{command}\n").as_bytes())?;
+        self.line()
+    }
+
+    /// Sends a command and reads lines up to the one that says `OK` or `ERR`, that one included.
+    pub fn ask_lines(&mut self, command: &str) -> io::Result<Vec<String>> {
+        let mut lines = vec![self.ask(command)?];
+        while !lines
+            .last()
+            .is_some_and(|line| line.starts_with("OK") || line.starts_with("ERR"))
+        {
+            lines.push(self.line()?);
+        }
+        Ok(lines)
+    }
+
+    /// Whatever comes until the door closes.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether the daemon answers look-ups from what is committed, and not from what it happens to have.
+    pub fn is_fresh(&mut self) -> io::Result<bool> {
+        let status = self.ask_lines("STATUS JSON")?;
+        if !status
+            .iter()
+            .any(|line| line.contains("\"state\":\"ready\""))
+        {
+            return Ok(false);
+        }
+        let answer = self.ask("FILE STAT no-such-file-in-this-cluster")?;
+        Ok(answer.starts_with("ERR") && answer.contains("not found"))
+    }
+
+    /// `FILE PUT`; `keys` are written before the name. The answer behind `OK `, or the one behind `ERR `.
+    pub fn put(
+        &mut self,
+        name: &str,
+        keys: &str,
+        body: &[u8],
+    ) -> io::Result<Result<String, String>> {
+        let mut bytes = put_head(name, keys, body.len() as u64).into_bytes();
+        bytes.extend_from_slice(body);
+        self.send(&bytes)?;
+        Ok(split(self.line()?))
+    }
+
+    /// `FILE GET`; the bytes, or what stands behind `ERR `.
+    pub fn get(&mut self, name: &str) -> io::Result<Result<Vec<u8>, String>> {
+        let head = match split(self.ask(&format!("FILE GET {name}"))?) {
+            Ok(head) => head,
+            Err(why) => return Ok(Err(why)),
+        };
+        let size: usize = head
+            .split_whitespace()
+            .next()
+            .and_then(|size| size.parse().ok())
+            .ok_or_else(|| io::Error::other(format!("no size in {head:?}")))?;
+        let mut body = vec![0_u8; size];
+        self.stream.read_exact(&mut body)?;
+        Ok(Ok(body))
+    }
+}
+
+/// The command line of a `FILE PUT`.
+pub fn put_head(name: &str, keys: &str, size: u64) -> String {
+    let mut head = format!("FILE PUT {size} ");
+    if !keys.is_empty() {
+        let _ = write!(head, "{keys} ");
+    }
+    let _ = writeln!(head, "-- {name}");
+    head
+}
+
+fn split(line: String) -> Result<String, String> {
+    match line.split_once(' ') {
+        Some(("OK", rest)) => Ok(rest.to_owned()),
+        Some(("ERR", rest)) => Err(rest.to_owned()),
+        _ if line == "OK" => Ok(String::new()),
+        _ => Err(line),
+    }
+}
