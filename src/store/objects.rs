@@ -237,7 +237,7 @@ impl Objects {
     pub fn reader(&self, sha: &Sha256) -> Result<Option<ObjectReader>, StoreError> {
         for (nth, dir) in self.shared.in_service() {
             let opened = match dir.open(sha) {
-                Ok(Some(file)) => dir.attribute(&file, sha).map(|found| (file, found)),
+                Ok(Some(file)) => own_attribute(&file, sha).map(|found| (file, found)),
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };
@@ -272,6 +272,10 @@ impl Objects {
     /// Reads the object that `stat` tells of against its digest; false when it is not whole or not there.
     pub fn verify(&self, sha: &Sha256) -> Result<bool, StoreError> {
         for (_, dir) in self.shared.in_service() {
+            // What `stat` hides is not durable yet, however whole it reads.
+            if dir.stat(sha).map_err(|error| dir.blame(error))?.is_none() {
+                continue;
+            }
             if let Some(file) = dir.open(sha).map_err(|error| dir.blame(error))? {
                 let digest = read_through(&file, |_| {}).map_err(|error| dir.blame(error))?;
                 return Ok(digest == *sha);
@@ -425,18 +429,28 @@ impl Incoming {
             Durability::Data => file.sync_data(),
             Durability::None => Ok(()),
         };
+        // The checksums of a long object are a cache: not synced, and not worth a failure.
+        if self.crcs.len() > 1 {
+            let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
+        }
         let path = object_path(sha);
         let linked = {
             let _lock = self.shared.lock(sha);
-            dir.unsealed.lock().push(*sha);
-            disk::link(&dir.tmp, &self.name, &dir.objects, &path)
+            match disk::facts_at(&dir.objects, &path) {
+                // What has the name already stays listed: it was sealed, or its own thread says that it is not.
+                Ok(Some(_)) => Ok(LinkOutcome::Taken),
+                Ok(None) => {
+                    dir.unsealed.lock().push(*sha);
+                    disk::link(&dir.tmp, &self.name, &dir.objects, &path)
+                }
+                Err(error) => Err(error),
+            }
         };
+        let hidden = !matches!(linked, Ok(LinkOutcome::Taken));
         let kept = linked.and_then(|outcome| {
-            if outcome == LinkOutcome::Linked {
-                sync(&self.file)?;
-            } else {
-                // Rule R7: what has the name may be worth nothing; what takes it must be durable before.
-                sync(&self.file)?;
+            sync(&self.file)?;
+            if outcome != LinkOutcome::Linked {
+                // Rule R7: what has the name may be worth nothing; what takes it is durable by now.
                 let _lock = self.shared.lock(sha);
                 disk::rename(&dir.tmp, &self.name, &dir.objects, &path)?;
             }
@@ -445,13 +459,18 @@ impl Incoming {
             }
             Ok(())
         });
-        dir.no_longer_unsealed(sha);
-        kept?;
-        // The checksums of a long object are a cache: written beside it, not synced, and not worth a failure.
-        if self.crcs.len() > 1 {
-            let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
+        if kept.is_err() {
+            // A file that may be worth nothing must not keep the name once the one in `tmp/` is gone.
+            let _lock = self.shared.lock(sha);
+            let named = disk::facts_at(&dir.objects, &path)?.map(|facts| facts.identity);
+            if named == Some(disk::facts(&self.file)?.identity) {
+                disk::unlink(&dir.objects, &path)?;
+            }
         }
-        Ok(())
+        if hidden {
+            dir.no_longer_unsealed(sha);
+        }
+        kept
     }
 }
 
@@ -615,15 +634,11 @@ impl Directory {
         disk::open_read(&self.objects, &object_path(sha))
     }
 
-    fn attribute(&self, file: &File, sha: &Sha256) -> io::Result<Option<Attribute>> {
-        Ok(attribute_of(file)?.filter(|attribute| attribute.sha == *sha))
-    }
-
     fn stat(&self, sha: &Sha256) -> io::Result<Option<ObjectStat>> {
         let Some(file) = self.open(sha)? else {
             return Ok(None);
         };
-        let attribute = self.attribute(&file, sha)?;
+        let attribute = own_attribute(&file, sha)?;
         let size = disk::facts(&file)?.size;
         if self.unsealed.lock().contains(sha) {
             return Ok(None);
@@ -840,6 +855,11 @@ impl Attribute {
 fn attribute_of(file: impl AsFd) -> io::Result<Option<Attribute>> {
     let value = disk::attribute::<ATTRIBUTE_BYTES>(file, ATTRIBUTE)?;
     Ok(value.and_then(|value| Attribute::decode(&value)))
+}
+
+/// The attribute of an object; one that names another object is none.
+fn own_attribute(file: &File, sha: &Sha256) -> io::Result<Option<Attribute>> {
+    Ok(attribute_of(file)?.filter(|attribute| attribute.sha == *sha))
 }
 
 /// Reads a file block by block; its SHA-256.
@@ -1134,6 +1154,82 @@ mod tests {
         }
         assert_eq!(in_tmp(root.path()), 0);
         assert_eq!(objects.list().count(), 20);
+    }
+
+    #[test]
+    fn an_object_that_is_being_sealed_is_not_there_yet_for_who_counts_copies() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let sha = keep(&objects, b"bytes");
+        let dir = &objects.shared.dirs[0];
+        dir.unsealed.lock().push(sha);
+        assert!(objects.stat(&sha).unwrap().is_none());
+        assert_eq!(objects.list().count(), 0);
+        assert!(!objects.verify(&sha).unwrap());
+        assert_eq!(content(&objects, &sha).unwrap(), b"bytes");
+        dir.no_longer_unsealed(&sha);
+        assert!(objects.stat(&sha).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_seal_that_cannot_sync_leaves_no_name() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let sha = sha256(b"bytes");
+        let incoming = fill(&objects, b"bytes");
+        let folder = &objects.shared.dirs[0].syncs[usize::from(sha.0[0])];
+        assert!(
+            folder
+                .sync(|| Err(io::Error::from_raw_os_error(5)))
+                .is_err()
+        );
+        assert!(matches!(incoming.seal(&sha), Err(StoreError::Io(_))));
+        assert!(!file_of(root.path(), &sha).exists());
+        assert_eq!(in_tmp(root.path()), 0);
+        assert!(objects.dirs()[0].failed);
+    }
+
+    #[test]
+    fn every_durability_keeps_objects() {
+        for durability in [Durability::Full, Durability::Data, Durability::None] {
+            let root = tempfile::tempdir().unwrap();
+            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE)
+                .unwrap()
+                .dirs;
+            let objects = Objects::open(&dirs, durability).unwrap();
+            for _ in 0..2 {
+                let sha = keep(&objects, b"bytes");
+                assert_eq!(content(&objects, &sha).unwrap(), b"bytes");
+            }
+            assert_eq!(in_tmp(root.path()), 0);
+        }
+    }
+
+    #[test]
+    fn threads_that_want_a_directory_synced_share_syncs_and_none_returns_before_one_that_began_later()
+     {
+        let shared = SharedSync::default();
+        let (clock, syncs) = (AtomicU64::new(0), AtomicU64::new(0));
+        let last_begun = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let asked = clock.fetch_add(1, Ordering::SeqCst);
+                        let sync = || {
+                            let begun = clock.fetch_add(1, Ordering::SeqCst);
+                            std::thread::yield_now();
+                            last_begun.fetch_max(begun, Ordering::SeqCst);
+                            syncs.fetch_add(1, Ordering::SeqCst);
+                            Ok(())
+                        };
+                        shared.sync(sync).unwrap();
+                        assert!(last_begun.load(Ordering::SeqCst) > asked);
+                    }
+                });
+            }
+        });
+        assert!(syncs.load(Ordering::SeqCst) <= 8 * 500);
     }
 
     #[test]
