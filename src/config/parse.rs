@@ -544,7 +544,7 @@ drive=/dev/sda
         assert_eq!(daemon.text(), &daemon.host);
         assert_eq!(
             daemon.state_dir(),
-            Path::new("/root/received_files/dir3/.momo")
+            Path::new("/root/received_files/dir3/.momo/state")
         );
         assert_eq!(daemon.name, "daemon.2");
         assert_eq!(config.voters(), [NodeId(0), NodeId(1), NodeId(2)]);

@@ -280,3 +280,232 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::table::{Batch, MemoryTables, Table};
+    use crate::wire::record::{Administrative, to_row};
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(15);
+    const OTHER: NodeId = NodeId(1);
+
+    fn at(seconds: u64) -> Mono {
+        Mono(1_000_000_000 + seconds * 1_000_000)
+    }
+
+    /// Two members, of which node 0 watches.
+    struct Watch {
+        health: Health,
+        tables: MemoryTables,
+    }
+
+    impl Watch {
+        fn new() -> Self {
+            let settings = Settings {
+                node: NodeId(0),
+                interval: INTERVAL,
+                timeout: TIMEOUT,
+            };
+            let mut watch = Self {
+                health: Health::new(settings),
+                tables: MemoryTables::default(),
+            };
+            watch.write(0, true, 1);
+            watch.write(1, true, 1);
+            watch
+        }
+
+        fn write(&mut self, node: u16, alive: bool, boot: u64) {
+            let record = NodeRecord {
+                id: NodeId(node),
+                name: String::new(),
+                address: String::new(),
+                manages: true,
+                stores: true,
+                administrative: Administrative::Alive,
+                alive,
+                dirs: Vec::new(),
+                boot: Boot(boot),
+                knows: 1,
+            };
+            let mut batch = Batch::default();
+            batch.put(Table::Nodes, &NodeId(node).key(), to_row(&record));
+            self.tables.write(&batch);
+        }
+
+        fn beat(&mut self, boot: u64, seconds: u64) {
+            self.health
+                .heartbeat(OTHER, Boot(boot), Figures::default(), at(seconds));
+        }
+
+        /// The verdict on the other node, taken into the catalog at once.
+        fn verdict(&mut self, seconds: u64) -> Option<bool> {
+            let verdicts = self.health.tick(at(seconds), true, &self.tables).unwrap();
+            assert!(
+                self.health
+                    .deadline()
+                    .is_some_and(|deadline| deadline > at(seconds))
+            );
+            match verdicts.as_slice() {
+                [] => None,
+                [
+                    Operation::Observe {
+                        node: OTHER,
+                        alive,
+                        boot,
+                    },
+                ] => {
+                    self.write(1, *alive, boot.0);
+                    Some(*alive)
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn silence_for_the_timeout_is_death_and_a_heartbeat_is_life() {
+        let mut watch = Watch::new();
+        assert_eq!(watch.verdict(0), None);
+        watch.beat(1, 1);
+        assert_eq!(watch.verdict(15), None);
+        assert!(watch.health.is_up(OTHER));
+        assert_eq!(watch.verdict(16), Some(false));
+        assert!(!watch.health.is_up(OTHER));
+        watch.beat(1, 40);
+        assert_eq!(watch.verdict(40), Some(true));
+        assert!(watch.health.is_up(OTHER));
+    }
+
+    #[test]
+    fn a_new_leader_waits_one_timeout_before_it_judges_silence() {
+        let mut watch = Watch::new();
+        watch.beat(1, 0);
+        assert!(
+            watch
+                .health
+                .tick(at(90), false, &watch.tables)
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(watch.verdict(100), None);
+        assert_eq!(watch.verdict(114), None);
+        assert_eq!(watch.verdict(115), Some(false));
+    }
+
+    #[test]
+    fn a_lost_link_is_a_suspicion_that_a_sign_of_life_ends() {
+        let mut watch = Watch::new();
+        watch.verdict(0);
+        watch.beat(1, 1);
+        watch.health.link(OTHER, LinkState::Down, at(2));
+        assert_eq!(watch.verdict(11), None);
+        watch.beat(1, 11);
+        assert_eq!(watch.verdict(13), None);
+        watch.health.link(OTHER, LinkState::Down, at(14));
+        assert_eq!(watch.verdict(24), Some(false));
+    }
+
+    #[test]
+    fn a_link_that_is_refused_again_is_death_after_a_moment() {
+        let mut watch = Watch::new();
+        watch.verdict(0);
+        watch.beat(1, 1);
+        watch.health.link(OTHER, LinkState::Down, at(2));
+        watch.health.link(OTHER, LinkState::Down, at(2));
+        assert_eq!(watch.verdict(2), None);
+        assert_eq!(watch.verdict(4), Some(false));
+        watch.health.link(OTHER, LinkState::Up, at(5));
+        assert!(watch.health.is_up(OTHER));
+    }
+
+    #[test]
+    fn who_does_not_lead_goes_by_the_link_and_says_nothing() {
+        let mut watch = Watch::new();
+        assert!(!watch.health.is_up(OTHER));
+        assert!(watch.health.is_up(NodeId(0)));
+        watch.health.link(OTHER, LinkState::Up, at(0));
+        assert!(
+            watch
+                .health
+                .tick(at(900), false, &watch.tables)
+                .unwrap()
+                .is_empty()
+        );
+        assert!(watch.health.is_up(OTHER));
+        watch.health.link(OTHER, LinkState::Down, at(901));
+        assert!(!watch.health.is_up(OTHER));
+        assert_eq!(watch.health.deadline(), None);
+    }
+
+    #[test]
+    fn a_start_counts_as_alive_once_it_is_registered() {
+        let mut watch = Watch::new();
+        watch.verdict(0);
+        assert_eq!(watch.verdict(15), Some(false));
+        watch.beat(2, 20);
+        assert_eq!(watch.verdict(20), None);
+        watch.write(1, false, 2);
+        watch.beat(1, 21);
+        assert_eq!(watch.verdict(26), Some(true));
+    }
+
+    #[test]
+    fn a_verdict_is_not_repeated_while_it_is_being_committed() {
+        let mut watch = Watch::new();
+        watch.verdict(0);
+        let tables = watch.tables.clone();
+        let count = |watch: &mut Watch, s| watch.health.tick(at(s), true, &tables).unwrap().len();
+        assert_eq!(count(&mut watch, 15), 1);
+        assert_eq!(count(&mut watch, 16), 0);
+        assert_eq!(count(&mut watch, 20), 1);
+    }
+
+    #[test]
+    fn a_node_that_comes_and_goes_waits_longer_each_time() {
+        let mut watch = Watch::new();
+        watch.verdict(0);
+        let mut waits = Vec::new();
+        let mut now = 100;
+        for _ in 0..7 {
+            assert_eq!(watch.verdict(now), Some(false));
+            let back = now;
+            let mut alive = None;
+            while alive.is_none() {
+                now += 1;
+                watch.beat(1, now);
+                alive = watch.verdict(now);
+            }
+            assert_eq!(alive, Some(true));
+            waits.push(now - back - 1);
+            now += 20;
+        }
+        assert_eq!(waits, [0, 5, 10, 15, 20, 20, 20]);
+        now += 500;
+        for second in (now - 500..now).step_by(5) {
+            watch.beat(1, second);
+        }
+        watch.verdict(now + 20);
+        watch.beat(1, now + 21);
+        assert_eq!(
+            watch.verdict(now + 21),
+            Some(true),
+            "it was steady in between"
+        );
+    }
+
+    #[test]
+    fn figures_are_the_last_ones_of_the_latest_start() {
+        let mut watch = Watch::new();
+        let figures = |free_bytes| Figures {
+            free_bytes,
+            ..Figures::default()
+        };
+        watch.health.heartbeat(OTHER, Boot(2), figures(5), at(0));
+        watch.health.heartbeat(OTHER, Boot(1), figures(9), at(1));
+        assert_eq!(watch.health.figures(OTHER), Some(&figures(5)));
+        assert_eq!(watch.health.figures(NodeId(7)), None);
+    }
+}

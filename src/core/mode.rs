@@ -151,7 +151,7 @@ mod tests {
         min: 0.25,
         max: 0.75,
     };
-    const HALF_HOUR: Duration = Duration::from_secs(1_800);
+    const HALF_HOUR: Duration = Duration::from_mins(30);
 
     fn controller(thresholds: Thresholds) -> Controller {
         Controller::new(vec![Splay, Chain, PrimarySplay], thresholds, HALF_HOUR)

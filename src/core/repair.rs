@@ -400,3 +400,370 @@ impl Repair {
         holders
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::digest::sha256;
+    use crate::base::id::{Boot, DirId, OperationId};
+    use crate::base::path::FilePath;
+    use crate::base::table::{MemoryTables, Overlay};
+    use crate::base::time::Wall;
+    use crate::core::catalog;
+    use crate::core::health;
+    use crate::wire::command::{Birth, BirthMember, Command, Expect, Operation, PlacedPart, Put};
+    use crate::wire::peer::Figures;
+    use crate::wire::record::{Copy, Mode, Part};
+
+    const GIB: u64 = 1 << 30;
+
+    /// A leader, node 0, and its cluster, without a network between.
+    struct Cluster {
+        tables: MemoryTables,
+        index: u64,
+        health: Health,
+        repair: Repair,
+    }
+
+    fn at(millis: u64) -> Mono {
+        Mono(1_000_000_000 + millis * 1_000)
+    }
+
+    fn copy(node: u16) -> Copy {
+        Copy {
+            node: NodeId(node),
+            dir: DirId(node.into()),
+        }
+    }
+
+    fn object(content: u32) -> Sha256 {
+        sha256(&content.to_be_bytes())
+    }
+
+    impl Cluster {
+        /// So many members, all alive, each with room of its number of GiB and one more.
+        fn new(members: u16) -> Self {
+            let member = |id| BirthMember {
+                id: NodeId(id),
+                name: String::new(),
+                address: String::new(),
+                votes: true,
+                stores: true,
+                manages: true,
+            };
+            let birth = Birth {
+                cluster: crate::base::id::ClusterId(1),
+                members: (0..members).map(member).collect(),
+                mode: Mode::Splay,
+                time: Wall(1),
+            };
+            let mut tables = MemoryTables::default();
+            tables.write(&catalog::born(&birth));
+            let settings = health::Settings {
+                node: NodeId(0),
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_hours(1),
+            };
+            let mut health = Health::new(settings);
+            for node in 0..members {
+                let free_bytes = RESERVE_BYTES + GIB * (u64::from(node) + 1);
+                let figures = Figures {
+                    total_bytes: 99 * GIB,
+                    free_bytes,
+                    ..Figures::default()
+                };
+                health.heartbeat(NodeId(node), Boot(1), figures, at(0));
+            }
+            let repair = Repair::new(Settings { seed: 1 });
+            let mut cluster = Self {
+                tables,
+                index: 0,
+                health,
+                repair,
+            };
+            for node in 0..members {
+                cluster.apply(Operation::Register {
+                    node: NodeId(node),
+                    name: String::new(),
+                    address: "127.0.0.1:1".to_owned(),
+                    dirs: vec![copy(node).dir],
+                    stores: true,
+                    manages: true,
+                    boot: Boot(1),
+                    knows: 1,
+                });
+            }
+            cluster
+        }
+
+        fn apply(&mut self, operation: Operation) {
+            self.index += 1;
+            let id = OperationId {
+                node: NodeId(0),
+                boot: Boot(1),
+                sequence: self.index,
+            };
+            let mut overlay = Overlay::new(&self.tables);
+            let command = Command {
+                v: 1,
+                id,
+                operation,
+            };
+            let applied = catalog::apply(&mut overlay, self.index, &command).unwrap();
+            assert!(
+                matches!(applied.reply, crate::wire::command::Reply::Done { .. }),
+                "{applied:?}"
+            );
+            let batch = overlay.batch;
+            self.tables.write(&batch);
+        }
+
+        fn put(&mut self, content: u32, size: u64, want: u8, nodes: &[u16]) {
+            let sequence = self.index + 1;
+            let part = Part {
+                size,
+                sha256: object(content),
+            };
+            self.apply(Operation::Put(Put {
+                upload: OperationId {
+                    node: NodeId(0),
+                    boot: Boot(1),
+                    sequence,
+                },
+                path: FilePath::new(&format!("f{content}")).unwrap(),
+                size,
+                sha256: part.sha256,
+                md5: None,
+                strategy: "splay".to_owned(),
+                class: "default".to_owned(),
+                parts: vec![PlacedPart {
+                    part,
+                    copies: nodes.iter().map(|n| copy(*n)).collect(),
+                }],
+                want,
+                min: 1,
+                expect: Expect::Any,
+                owner: None,
+                time: Wall(1),
+            }));
+        }
+
+        fn tick(&mut self, millis: u64) -> Vec<(NodeId, Fetch)> {
+            let orders = self
+                .repair
+                .tick(at(millis), Some(3), &self.tables, &self.health)
+                .unwrap();
+            assert!(
+                self.repair
+                    .deadline()
+                    .is_some_and(|deadline| deadline > at(millis))
+            );
+            orders
+        }
+
+        /// The target did as it was told.
+        fn land(&mut self, target: NodeId, fetch: &Fetch, millis: u64) {
+            let (sha256, size) = (fetch.sha256, fetch.size);
+            self.apply(Operation::AddCopy {
+                sha256,
+                size,
+                copy: copy(target.0),
+            });
+            self.repair.ended(fetch.job, None, at(millis));
+        }
+    }
+
+    #[test]
+    fn debts_are_paid_until_there_are_none_fewest_copies_first() {
+        let mut cluster = Cluster::new(4);
+        for content in 0..300 {
+            let nodes: &[u16] = if content % 3 == 0 { &[0] } else { &[0, 1] };
+            cluster.put(content, 100, 3, nodes);
+        }
+        let mut copies = Vec::new();
+        let mut millis = 0;
+        while query::debts(&cluster.tables).unwrap() > 0 {
+            millis += 20;
+            for (target, fetch) in cluster.tick(millis) {
+                copies.push(fetch.holders.len());
+                assert!(!fetch.holders.contains(&target));
+                cluster.land(target, &fetch, millis);
+            }
+            assert!(millis < 60_000, "debts are paid in time");
+        }
+        assert_eq!(copies.len(), 400);
+        assert!(
+            copies.iter().take(90).all(|copies| *copies == 1),
+            "{copies:?}"
+        );
+        assert!(cluster.tick(millis + 1_000).is_empty());
+    }
+
+    #[test]
+    fn a_node_takes_two_copies_at_a_time_and_an_object_has_one_job() {
+        let mut cluster = Cluster::new(3);
+        for content in 0..10 {
+            cluster.put(content, 100, 3, &[0]);
+        }
+        let orders = cluster.tick(0);
+        let targets: Vec<u16> = orders.iter().map(|(target, _)| target.0).collect();
+        assert_eq!(
+            targets.iter().filter(|target| **target == 1).count(),
+            JOBS_IN
+        );
+        assert_eq!(
+            targets.iter().filter(|target| **target == 2).count(),
+            JOBS_IN
+        );
+        let objects: BTreeSet<Sha256> = orders.iter().map(|(_, fetch)| fetch.sha256).collect();
+        assert_eq!(objects.len(), orders.len());
+        assert!(cluster.tick(600).is_empty(), "all slots are taken");
+        let (target, fetch) = orders[0].clone();
+        cluster.land(target, &fetch, 601);
+        let next = cluster.tick(601);
+        assert_eq!(next.len(), 1);
+        assert_eq!(next[0].0, target);
+        assert!(next[0].1.job > fetch.job);
+    }
+
+    #[test]
+    fn the_roomiest_node_is_chosen_and_a_full_one_never() {
+        let mut cluster = Cluster::new(3);
+        cluster.put(1, 100, 2, &[0]);
+        cluster.put(2, GIB * 5 / 2, 2, &[0]);
+        cluster.put(3, 10 * GIB, 2, &[0]);
+        let orders = cluster.tick(0);
+        let target = |content| {
+            orders
+                .iter()
+                .find(|(_, fetch)| fetch.sha256 == object(content))
+                .map(|(node, _)| node.0)
+        };
+        assert_eq!(target(2), Some(2));
+        assert!(target(1).is_some());
+        assert_eq!(target(3), None);
+    }
+
+    #[test]
+    fn a_failed_copy_is_tried_again_elsewhere_and_later_each_time() {
+        let mut cluster = Cluster::new(3);
+        cluster.put(1, 100, 2, &[0]);
+        let (mut millis, mut ordered, mut targets, mut pauses) = (0, 0, Vec::new(), Vec::new());
+        while targets.len() < 5 {
+            millis += 10;
+            for (target, fetch) in cluster.tick(millis) {
+                pauses.push(millis - ordered);
+                ordered = millis;
+                targets.push(target.0);
+                cluster
+                    .repair
+                    .ended(fetch.job, Some("disk full".to_owned()), at(millis));
+            }
+        }
+        assert_eq!(targets, [2, 1, 2, 1, 2]);
+        assert!(pauses[1] >= 1_000 && pauses[1] < 2_000, "{pauses:?}");
+        assert!(pauses[4] >= 8_000 && pauses[4] < 11_000, "{pauses:?}");
+    }
+
+    #[test]
+    fn a_job_that_does_not_end_is_given_up_and_one_on_a_lost_node_at_once() {
+        let mut cluster = Cluster::new(2);
+        cluster.put(1, 100, 2, &[0]);
+        let first = cluster.tick(0);
+        assert_eq!(first.len(), 1);
+        assert!(cluster.tick(29_000).is_empty());
+        assert!(cluster.tick(30_500).is_empty(), "it rests first");
+        let second = cluster.tick(33_000);
+        assert_eq!(second.len(), 1);
+        cluster.repair.ended(first[0].1.job, None, at(33_001));
+        assert_eq!(
+            cluster.repair.jobs.len(),
+            1,
+            "an old job's end says nothing of a new one"
+        );
+        for _ in 0..2 {
+            cluster
+                .health
+                .link(NodeId(1), crate::core::node::LinkState::Down, at(34_000));
+        }
+        cluster
+            .health
+            .link(NodeId(9), crate::core::node::LinkState::Down, at(36_000));
+        assert!(cluster.tick(36_000).is_empty());
+        assert!(cluster.repair.jobs.is_empty());
+    }
+
+    #[test]
+    fn only_a_leader_gives_orders_and_a_new_term_starts_anew() {
+        let mut cluster = Cluster::new(2);
+        cluster.put(1, 100, 2, &[0]);
+        let Cluster {
+            tables,
+            health,
+            repair,
+            ..
+        } = &mut cluster;
+        assert!(repair.tick(at(0), None, tables, health).unwrap().is_empty());
+        assert_eq!(repair.deadline(), None);
+        let old = repair.tick(at(1), Some(3), tables, health).unwrap();
+        assert_eq!(
+            old[0].1.job,
+            JobId {
+                term: 3,
+                sequence: 1
+            }
+        );
+        let new = repair.tick(at(2), Some(4), tables, health).unwrap();
+        assert_eq!(
+            new[0].1.job,
+            JobId {
+                term: 4,
+                sequence: 1
+            }
+        );
+        assert!(repair.tick(at(3), None, tables, health).unwrap().is_empty());
+        repair.ended(new[0].1.job, None, at(4));
+        assert_eq!(repair.deadline(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_helped_does_not_hide_what_can() {
+        let mut cluster = Cluster::new(3);
+        // Too large for any node, with one copy; the small ones have two and come behind.
+        for content in 0..2_000 {
+            cluster.put(content, 90 * GIB, 2, &[0]);
+        }
+        cluster.put(9_999, 100, 3, &[0, 1]);
+        let mut orders = Vec::new();
+        let mut millis = 0;
+        while orders.is_empty() {
+            orders = cluster.tick(millis);
+            millis += 500;
+            assert!(millis < 20_000);
+        }
+        assert_eq!(orders[0].1.sha256, object(9_999));
+    }
+
+    #[test]
+    fn an_object_without_a_copy_within_reach_waits() {
+        let mut cluster = Cluster::new(2);
+        cluster.put(1, 100, 2, &[0]);
+        let (sha256, others) = (object(1), 0);
+        cluster.apply(Operation::DropCopy {
+            sha256,
+            copy: copy(0),
+            others,
+        });
+        assert!(cluster.tick(0).is_empty());
+        cluster.apply(Operation::AddCopy {
+            sha256,
+            size: 100,
+            copy: copy(1),
+        });
+        let orders = cluster.tick(500);
+        assert_eq!(
+            (orders[0].0, orders[0].1.holders.as_slice()),
+            (NodeId(0), &[NodeId(1)][..])
+        );
+    }
+}

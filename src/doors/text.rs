@@ -233,6 +233,7 @@ impl Conversation<'_> {
     fn get(&mut self, name: &FilePath, version: Option<Version>) -> io::Result<Next> {
         let mut content = match self.session.verbs.get(name, version) {
             Ok(content) => content,
+            Err(failure) if version.is_some() => return self.error(&failure),
             Err(failure) => return self.failed(&failure, name),
         };
         let record = content.record();

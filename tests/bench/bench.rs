@@ -176,13 +176,13 @@ fn measure(plan: &Plan, samples: &mut Samples, table: &mut Table) {
                 ours.upload(samples, mode, name);
             }
         }
-        floor::settle();
+        floor::settle(plan.bytes);
         samples.add("fan-out large", fan.put_file(&plan.source));
         if let Some(ours) = &mut ours {
             ours.put_and_get(samples);
         }
         for clients in [1, 8] {
-            floor::settle();
+            floor::settle(SMALL * plan.files);
             let prefix = format!("f{run}-{clients}");
             let of = |what: &str| format!("{what} c{clients}");
             samples.add(
@@ -203,7 +203,7 @@ fn measure(plan: &Plan, samples: &mut Samples, table: &mut Table) {
             }
         }
         if let Some(ours) = &mut ours {
-            floor::settle();
+            floor::settle(SMALL * plan.files);
             ours.cluster.set_mode(2);
             samples.add("momo small", ours.small(Verb::Momo, &format!("m{run}"), 1));
         }
@@ -368,6 +368,7 @@ struct Ours {
     idle_memory: f64,
     source: PathBuf,
     back: PathBuf,
+    bytes: u64,
     files: u64,
 }
 
@@ -376,7 +377,7 @@ impl Ours {
         let cluster = Cluster::start(&Shape {
             fast: false,
             parent: Some(plan.folder.clone()),
-            extra: "[gc]\ngrace=1000\n".to_owned(),
+            extra: "[gc]\ngrace=30000\n".to_owned(),
             ..Shape::default()
         });
         cluster.wait_ready();
@@ -386,6 +387,7 @@ impl Ours {
             idle_memory,
             source: plan.source.clone(),
             back: plan.folder.join("back"),
+            bytes: plan.bytes,
             files: plan.files,
         }
     }
@@ -401,7 +403,7 @@ impl Ours {
     /// One upload of the large file by the Momo client in a mode.
     fn upload(&mut self, samples: &mut Samples, mode: u8, name: &str) {
         self.cluster.set_mode(mode);
-        floor::settle();
+        floor::settle(self.bytes);
         let source = self.source.display().to_string();
         let mut command = self.cluster.client(&["-imp", "client", "-file", &source]);
         samples.add(name, client(&mut command, &self.pids()));
@@ -413,10 +415,10 @@ impl Ours {
         let source = self.source.display().to_string();
         let back = self.back.display().to_string();
         self.cluster.set_mode(2);
-        floor::settle();
+        floor::settle(self.bytes);
         let mut put = self.cluster.client(&["put", &source]);
         samples.add("put", client(&mut put, &self.pids()));
-        floor::settle();
+        floor::settle(self.bytes);
         let _ = fs::remove_file(&self.back);
         let mut get = self.cluster.client(&["get", "large", "-o", &back]);
         samples.add("get near", client(&mut get, &self.pids()));
@@ -424,7 +426,7 @@ impl Ours {
         self.cluster.set_mode(0);
         let mut put = self.cluster.client(&["put", &source]);
         client(&mut put, &[]);
-        floor::settle();
+        floor::settle(self.bytes);
         let _ = fs::remove_file(&self.back);
         let far = self.cluster.daemons[2].host.to_string();
         let mut get = self

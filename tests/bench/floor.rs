@@ -14,6 +14,8 @@ use crate::usage::{Cost, timed};
 
 /// Bytes moved by one call, as in the store.
 pub const BLOCK: usize = 256 * 1024;
+/// Memory that is touched before a measurement, in sizes of what it moves: three copies, one read back, and some room.
+const TOUCHED: u64 = 5;
 
 /// Makes the file that every large figure moves: bytes that no layer can shorten, in the page cache.
 pub fn make_source(path: &Path, bytes: u64) {
@@ -108,12 +110,12 @@ fn write_plain(path: &Path, bytes: u64, sync: bool) {
 }
 
 /// Names for files of a floor, none of which exists, and a disk with nothing left to write.
-fn fresh(folder: &Path, count: usize) -> Vec<PathBuf> {
+fn fresh(folder: &Path, bytes: u64, count: usize) -> Vec<PathBuf> {
     let paths: Vec<PathBuf> = (0..count)
         .map(|index| folder.join(format!("plain-{index}")))
         .collect();
     remove(&paths);
-    settle();
+    settle(bytes);
     paths
 }
 
@@ -123,14 +125,28 @@ fn remove(paths: &[PathBuf]) {
     }
 }
 
-/// Waits until what earlier work left in the page cache is on the disk.
-pub fn settle() {
+/// Brings the machine to where every measurement of so many bytes starts: what earlier work left in the page cache is on the disk,
+/// and there is free memory that has been touched. (In a virtual machine the first touch of a page is the host's work and can cost
+/// more than the write that is measured; without this whoever comes first would pay for all.)
+pub fn settle(bytes: u64) {
     rustix::fs::sync();
+    let available = fs::read_to_string("/proc/meminfo")
+        .unwrap_or_default()
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024);
+    let touched = (bytes * TOUCHED).min(available / 2);
+    let mut memory = vec![0_u8; usize::try_from(touched).unwrap_or(0)];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    std::hint::black_box(&memory);
 }
 
 /// A plain write without a sync.
 pub fn plain_write(folder: &Path, bytes: u64) -> Cost {
-    let paths = fresh(folder, 1);
+    let paths = fresh(folder, bytes, 1);
     let cost = timed(|| write_plain(&paths[0], bytes, false));
     remove(&paths);
     cost
@@ -138,7 +154,7 @@ pub fn plain_write(folder: &Path, bytes: u64) -> Cost {
 
 /// Plain synced writes, `count` at once.
 pub fn synced_writes(folder: &Path, bytes: u64, count: usize) -> Cost {
-    let paths = fresh(folder, count);
+    let paths = fresh(folder, bytes, count);
     let cost = timed(|| {
         thread::scope(|scope| {
             for path in &paths {
@@ -152,7 +168,7 @@ pub fn synced_writes(folder: &Path, bytes: u64, count: usize) -> Cost {
 
 /// `dd conv=fsync` of the same bytes, `count` at once.
 pub fn dd(folder: &Path, bytes: u64, count: usize) -> Cost {
-    let paths = fresh(folder, count);
+    let paths = fresh(folder, bytes, count);
     let cost = timed(|| {
         let children: Vec<Child> = paths
             .iter()

@@ -486,7 +486,7 @@ impl Drop for Cluster {
 /// Timers that let a test see in a second what takes a minute in earnest.
 const FAST: &str = "[heartbeat]\ninterval=200\ntimeout=1000\n\n\
     [raft]\ntick_ms=20\nelection_ticks=15\nheartbeat_ticks=3\n\n\
-    [repair]\ngrace=500\n\n[gc]\ngrace=1000\n\n";
+    [repair]\ngrace=500\n\n";
 
 /// Loopback addresses that nobody uses: an address of 127/8 of this process's own, and ports no kernel hands out.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {

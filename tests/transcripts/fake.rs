@@ -360,8 +360,9 @@ pub struct ScriptedWire {
 }
 
 impl ScriptedWire {
+    /// What the other end sends at once is already here, as it is when a door is chosen by it.
     pub fn new(script: impl IntoIterator<Item = Step>) -> Self {
-        Self {
+        let mut wire = Self {
             peer: "127.0.0.1:40000".parse().unwrap(),
             script: script.into_iter().collect(),
             current: Vec::new(),
@@ -375,7 +376,21 @@ impl ScriptedWire {
             waits: Vec::new(),
             ended: false,
             end: None,
+        };
+        if wire.script.front().is_some_and(|step| step.after.is_zero()) {
+            wire.advance();
         }
+        wire
+    }
+
+    fn advance(&mut self) {
+        self.answers.push(std::mem::take(&mut self.sent));
+        self.at = 0;
+        self.current = self
+            .script
+            .pop_front()
+            .map_or_else(Vec::new, |step| step.bytes);
+        self.ended = self.current.is_empty();
     }
 
     /// Everything that was sent.
@@ -457,13 +472,7 @@ impl BufRead for ScriptedWire {
                 return Err(ErrorKind::WouldBlock.into());
             }
             self.clock += after;
-            self.answers.push(std::mem::take(&mut self.sent));
-            self.at = 0;
-            self.current = self
-                .script
-                .pop_front()
-                .map_or_else(Vec::new, |step| step.bytes);
-            self.ended = self.current.is_empty();
+            self.advance();
         }
         Ok(&self.current[self.at..])
     }

@@ -8,12 +8,14 @@
 //! | `= <key> <value>` | before it is served: peer, node, mode, text_admin, limit |
 //! | `> text` | sent, with LF; lines that follow each other are sent in one piece. `\xNN`, `\r`, `\n`, `\\` as in C; `\c` at the end: without LF |
 //! | `< text` | expected, in the same form, before anything more is sent |
+//! | `~ event peer=...` | logged as a warning while the connection was served |
 //! | `! closed`, `! ended`, `! reset` | who ended the connection: the door, the other end, or the door with a reset |
 //! | `= later` | between sent lines: what follows is a piece of its own |
 
 mod fake;
 mod patience;
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -26,9 +28,34 @@ use momo::wire::record::Mode;
 
 use fake::{End, FakeVerbs, ScriptedWire, Step};
 
+thread_local! {
+    /// Warnings of this thread.
+    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            let event = record.target().rsplit("::").next().unwrap_or_default();
+            let line = format!("{event} {}", record.args());
+            LOGGED.with_borrow_mut(|lines| lines.push(line));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 #[test]
 fn the_doors_answer_as_the_transcripts_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    log::set_logger(&Warnings).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
     let update = std::env::var_os("UPDATE").is_some();
     let mut played = 0;
     let mut wrong = String::new();
@@ -115,7 +142,7 @@ fn play(text: &str) -> String {
                 None => now.pieces.push((vec![line], bytes)),
             }
             joins = true;
-        } else if line.starts_with('<') {
+        } else if line.starts_with(['<', '~']) {
             joins = false;
         } else if line == "= later" {
             joins = false;
@@ -166,7 +193,9 @@ fn converse(connection: &Connection, verbs: &mut FakeVerbs, out: &mut String) {
         limits: &limits,
         text_admin,
     };
+    LOGGED.take();
     (door.serve)(&session, &mut wire);
+    let logged = LOGGED.take();
 
     // Answer n was complete before piece n was sent; the first is what came unasked.
     let mut answers = wire.answers.iter().map(Vec::as_slice);
@@ -196,6 +225,9 @@ fn converse(connection: &Connection, verbs: &mut FakeVerbs, out: &mut String) {
         if wire.answers.len() == at + 1 {
             assert_eq!(at, last, "the door closed before all was sent");
         }
+    }
+    for line in logged {
+        let _ = writeln!(out, "~ {line}");
     }
     let _ = writeln!(
         out,

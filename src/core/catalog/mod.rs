@@ -3,6 +3,8 @@
 pub mod apply;
 pub mod check;
 mod ledger;
+#[cfg(test)]
+mod model;
 mod once;
 pub mod query;
 

@@ -170,13 +170,11 @@ pub(super) fn standing(tables: &dyn Tables, upload: OperationId) -> Result<Stand
             Fate::Abandoned => Standing::Over,
         });
     }
+    if tables.get(Table::Nodes, &upload.node.key())?.is_none() {
+        return Ok(Standing::Over);
+    }
     let Some(latest) = latest_boot(tables, upload.node)? else {
-        let member = tables.get(Table::Nodes, &upload.node.key())?.is_some();
-        return Ok(if member {
-            Standing::Early
-        } else {
-            Standing::Over
-        });
+        return Ok(Standing::Early);
     };
     Ok(match upload.boot.cmp(&latest) {
         std::cmp::Ordering::Less => Standing::Over,

@@ -1,0 +1,78 @@
+//! Simulation: whole clusters in one thread, through the production turn loop, with everything that can go wrong, from a seed.
+//!
+//! `SIM_SEEDS=200 cargo test --test simulation` tries more seeds; `SIM_SEED=17 SIM_TRACE=1` repeats one and prints what happens.
+
+mod checkers;
+mod clients;
+mod cluster;
+mod network;
+mod plan;
+mod trace;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cluster::Cluster;
+use plan::Plan;
+use trace::Trace;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// One run of a plan: what was seen, and what did not hold.
+fn run(plan: &Plan) -> (Trace, Result<Cluster, String>) {
+    let mut cluster = Cluster::new(plan.clone());
+    let result = catch_unwind(AssertUnwindSafe(|| cluster.run()));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panicked: {}", text.unwrap_or_default()))
+    });
+    let trace = std::mem::take(&mut cluster.trace);
+    (trace, result.map(|()| cluster))
+}
+
+#[test]
+fn every_seed_keeps_what_it_acknowledged_and_runs_the_same_twice() {
+    let seeds: Vec<u64> = match number("SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("SIM_SEEDS").unwrap_or(30)).collect(),
+    };
+    let mut failed = Vec::new();
+    for seed in seeds {
+        let plan = Plan::new(seed);
+        let (trace, result) = run(&plan);
+        let again = format!("SIM_SEED={seed} cargo test --test simulation every_seed");
+        match result {
+            Err(why) => {
+                eprintln!("seed {seed}: {why}\n  repeat: {again}");
+                failed.push(seed);
+            }
+            Ok(cluster) => {
+                println!("seed {seed}: {} lines {:?}", trace.len(), cluster.counts);
+                let (second, _) = run(&plan);
+                if let Some(line) = trace.difference(&second) {
+                    eprintln!(
+                        "seed {seed}: line {line} differs the second time\n  repeat: {again}"
+                    );
+                    failed.push(seed);
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "failed seeds: {failed:?}");
+}
+
+#[test]
+fn a_disk_that_says_synced_too_early_is_caught() {
+    let caught = (1..=40).any(|seed| {
+        let mut plan = Plan::new(seed);
+        plan.crashes = true;
+        plan.fault_gap = 300_000;
+        plan.sync = (30_000, 300_000);
+        plan.disk_lies = true;
+        run(&plan).1.is_err()
+    });
+    assert!(caught, "the simulation cannot fail");
+}
