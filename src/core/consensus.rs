@@ -272,6 +272,16 @@ impl Consensus {
         self.snapshot
     }
 
+    /// Whether a fetch of the catalog is under way.
+    pub const fn is_fetching(&self) -> bool {
+        self.fetching
+    }
+
+    /// A fetch that was asked for before this node left Raft and came back is still under way.
+    pub const fn set_fetching(&mut self, fetching: bool) {
+        self.fetching = fetching;
+    }
+
     /// Number of the last effect handed to the disk.
     pub const fn number(&self) -> u64 {
         self.number

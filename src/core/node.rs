@@ -343,6 +343,8 @@ pub struct Node {
     checkpoints: Checkpoints,
     /// Number of the last effect handed to the disk.
     number: u64,
+    /// A fetch of the catalog is under way that Raft had asked for before it was left.
+    fetching: bool,
     leader: Option<NodeId>,
     role: Role,
 }
@@ -400,6 +402,7 @@ impl Node {
                 period: settings.checkpoint_period,
             },
             number: 0,
+            fetching: false,
             leader: None,
             role: Role::Outside,
             settings,
@@ -488,7 +491,8 @@ impl Node {
     }
 
     fn start_raft(&mut self, turn: &Turn<'_>, log: Log) -> Result<(), Fatal> {
-        let raft = Consensus::new(&self.settings, log, self.number, turn.mono())?;
+        let mut raft = Consensus::new(&self.settings, log, self.number, turn.mono())?;
+        raft.set_fetching(self.fetching);
         self.consensus = Some(raft);
         Ok(())
     }
@@ -531,6 +535,7 @@ impl Node {
                 {
                     // Installed durably: nothing to put on disk until more is applied.
                     self.checkpoints.asked = self.checkpoints.asked.max(head.index);
+                    self.checkpoints.under_way = false;
                     let raft = &*raft;
                     self.membership.reconfigured(turn, raft);
                 }
@@ -543,6 +548,7 @@ impl Node {
                 }
             }
             Event::SnapshotFetched { head } => {
+                self.fetching = false;
                 if let Some(raft) = &mut self.consensus {
                     raft.fetched(turn, head);
                 }
@@ -642,9 +648,13 @@ impl Node {
             }
             Some(Step::Admitted) => {
                 self.checkpoints.asked = 0;
+                self.checkpoints.under_way = false;
                 self.start_raft(turn, Log::new_member())?;
             }
-            Some(Step::Leave) => self.consensus = None,
+            Some(Step::Leave) => {
+                self.fetching = self.consensus.as_ref().is_some_and(Consensus::is_fetching);
+                self.consensus = None;
+            }
         }
         Ok(())
     }
