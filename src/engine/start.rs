@@ -264,19 +264,24 @@ fn recover(
         hard_state: Vec<u8>,
     }
 
-    let (mut log, mut found, damaged) = match RaftLog::open(RealDisk, &state.log_dir()) {
-        Ok((log, found)) => (log, found, None),
+    let (mut log, mut found) = match RaftLog::open(RealDisk, &state.log_dir()) {
+        Ok(opened) => opened,
         Err(LogError::Damaged(why)) => {
-            let (log, found) = RaftLog::create_anew(RealDisk, &state.log_dir())?;
-            (log, found, Some(why))
+            // Remembered over further starts, until the core has the log emptied: an empty log looks like a new one.
+            state.write_fact(fact::LOST, why.as_bytes())?;
+            RaftLog::create_anew(RealDisk, &state.log_dir())?
         }
         Err(error) => return Err(error.into()),
     };
+    let mut damaged =
+        read_fact(state, fact::LOST)?.map(|why| String::from_utf8_lossy(&why).into_owned());
     if let Some(bytes) = read_fact(state, fact::FORGETTING)? {
         if !bytes.is_empty() {
             tables.replace(std::iter::empty())?;
             log.reset(LogBase { index: 0, term: 0 }, &[])?;
             state.write_fact(fact::FORGETTING, b"")?;
+            state.write_fact(fact::LOST, b"")?;
+            damaged = None;
             found = log::Recovered::default();
         }
     } else if let Some(bytes) = read_fact(state, fact::INSTALLING)?

@@ -27,6 +27,8 @@ pub mod fact {
     pub const ACKNOWLEDGED: &str = "acknowledged";
     /// A snapshot that is being put in place.
     pub const INSTALLING: &str = "installing";
+    /// Why the log cannot be trusted; empty once it has been emptied by order of the core.
+    pub const LOST: &str = "lost";
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
 }
@@ -111,6 +113,11 @@ impl World for Production {
                     .state
                     .write_fact(fact::INSTALLING, &to_row(&installing))
                     .map_err(disk)?;
+                // Should this node have been emptied before: from here on there is something to keep again.
+                engine
+                    .state
+                    .write_fact(fact::FORGETTING, b"")
+                    .map_err(disk)?;
                 snapshot::install(engine)?;
                 let base = LogBase {
                     index: head.index,
@@ -129,6 +136,7 @@ impl World for Production {
                     .state
                     .write_fact(fact::FORGETTING, b"{}")
                     .map_err(disk)?;
+                engine.state.write_fact(fact::LOST, b"").map_err(disk)?;
                 engine.tables.replace(std::iter::empty())?;
                 let base = LogBase { index: 0, term: 0 };
                 self.log

@@ -42,6 +42,10 @@ pub fn run(
                     match more {
                         LogWork::Append(more) => {
                             hard_state = more.hard_state.or(hard_state);
+                            // It may replace a suffix of what waits before it.
+                            if let Some(first) = more.entries.first() {
+                                entries.retain(|entry| entry.index < first.index);
+                            }
                             entries.extend(self::entries(more.entries));
                             number = more.number;
                         }
