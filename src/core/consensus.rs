@@ -890,3 +890,211 @@ fn record(entry: &Entry) -> Result<LogRecord, Fatal> {
         bytes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{Boot, ClusterId};
+    use crate::base::table::MemoryTables;
+    use crate::base::time::Now;
+
+    fn raft(node: u16, log: Log) -> Consensus {
+        let settings = Settings::new(NodeId(node), Boot(1), 7, ClusterId(1));
+        Consensus::new(&settings, log, 0, Mono(0)).unwrap()
+    }
+
+    fn born(voters: &[u64], learners: &[u64]) -> Log {
+        Log::new_cluster(SnapshotHead {
+            index: 1,
+            term: 1,
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+        })
+    }
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry {
+            index,
+            term,
+            ..Entry::default()
+        }
+    }
+
+    /// Works everything off and gives the effects of the turn.
+    fn turn(
+        raft: &mut Consensus,
+        at: u64,
+        body: impl FnOnce(&mut Consensus, &mut Turn<'_>),
+    ) -> Vec<Effect> {
+        let tables = MemoryTables::default();
+        let now = Now {
+            mono: Mono(at),
+            ..Now::default()
+        };
+        let mut turn = Turn::new(now, &tables);
+        body(raft, &mut turn);
+        while raft.advance(&mut turn).unwrap().is_some() {}
+        raft.seal(&mut turn).unwrap();
+        let mut effects = VecDeque::new();
+        turn.finish(&mut effects);
+        effects.into()
+    }
+
+    fn sent(effects: &[Effect]) -> Vec<Message> {
+        let raft = |effect: &Effect| match effect {
+            Effect::Send {
+                message: PeerMessage::Raft { bytes },
+                ..
+            } => Message::parse_from_bytes(bytes).ok(),
+            _ => None,
+        };
+        effects.iter().filter_map(raft).collect()
+    }
+
+    fn step(raft: &mut Consensus, message: &Message) -> (Stepped, Vec<Effect>) {
+        let mut stepped = Stepped::Taken;
+        let from = NodeId::from_raft(message.from).unwrap();
+        let bytes = message.write_to_bytes().unwrap();
+        let effects = turn(raft, 0, |raft, turn| {
+            stepped = raft.step(turn, from, &bytes);
+        });
+        (stepped, effects)
+    }
+
+    fn message(kind: MessageType, from: u64, to: u64, term: u64) -> Message {
+        let mut message = Message {
+            from,
+            to,
+            term,
+            ..Message::default()
+        };
+        message.set_msg_type(kind);
+        message
+    }
+
+    #[test]
+    fn election_timeouts_follow_from_seed_node_and_term_alone() {
+        let timeouts = |node: u16| -> Vec<usize> {
+            let mut raft = raft(node, born(&[1, 2, 3], &[]));
+            (2..20)
+                .map(|term| {
+                    let request = message(
+                        MessageType::MsgAppend,
+                        3 - u64::from(node),
+                        u64::from(node) + 1,
+                        term,
+                    );
+                    step(&mut raft, &request);
+                    raft.raw.raft.randomized_election_timeout()
+                })
+                .collect()
+        };
+        assert_eq!(timeouts(0), timeouts(0));
+        assert_ne!(timeouts(0), timeouts(1));
+        assert!(timeouts(0).iter().all(|ticks| (10..20).contains(ticks)));
+    }
+
+    #[test]
+    fn a_new_leader_says_nothing_before_its_term_is_on_disk() {
+        let mut raft = raft(0, born(&[1], &[2]));
+        let effects = turn(&mut raft, 60_000, |raft, turn| {
+            raft.pass(turn, &BTreeSet::new());
+        });
+        assert!(raft.leads());
+        assert!(sent(&effects).is_empty(), "{effects:?}");
+        let effects = turn(&mut raft, 60_000, |raft, turn| {
+            raft.persisted(turn, 1);
+        });
+        assert!(sent(&effects).iter().all(|m| m.to == 2 && m.term == 2));
+        assert!(!sent(&effects).is_empty());
+    }
+
+    #[test]
+    fn a_follower_acknowledges_only_what_is_on_disk() {
+        let mut raft = raft(1, born(&[1, 2, 3], &[]));
+        let mut append = message(MessageType::MsgAppend, 1, 2, 2);
+        (append.index, append.log_term) = (1, 1);
+        append.set_entries(vec![entry(2, 2)].into());
+        let (_, effects) = step(&mut raft, &append);
+        assert!(sent(&effects).is_empty());
+        assert!(matches!(effects.as_slice(), [Effect::Append(append)] if append.number == 1));
+        let effects = turn(&mut raft, 0, |raft, turn| {
+            raft.persisted(turn, 1);
+        });
+        assert_eq!(sent(&effects)[0].index, 2);
+    }
+
+    #[test]
+    fn a_later_last_term_gets_the_vote_whatever_the_priority() {
+        let mut raft = raft(0, born(&[1, 2, 3], &[]));
+        let mut append = message(MessageType::MsgAppend, 3, 1, 2);
+        (append.index, append.log_term) = (1, 1);
+        append.set_entries(vec![entry(2, 2), entry(3, 2)].into());
+        step(&mut raft, &append);
+        turn(&mut raft, 0, |raft, turn| {
+            raft.persisted(turn, 1);
+        });
+        // Let the lease of node 2's lead run out.
+        for _ in 0..10 {
+            raft.raw.raft.election_elapsed += 1;
+        }
+        let mut request = message(MessageType::MsgRequestPreVote, 2, 1, 4);
+        (request.index, request.log_term, request.priority) = (2, 3, priority(NodeId(1)));
+        let (_, effects) = step(&mut raft, &request);
+        assert!(sent(&effects).iter().any(|m| !m.reject));
+        // With equal logs the lower number is preferred.
+        (request.index, request.log_term) = (3, 2);
+        let (_, effects) = step(&mut raft, &request);
+        assert!(sent(&effects).iter().any(|m| m.reject));
+    }
+
+    #[test]
+    fn a_node_without_a_configuration_does_not_vote() {
+        let mut raft = raft(1, Log::new_member());
+        let mut request = message(MessageType::MsgRequestVote, 1, 2, 9);
+        (request.index, request.log_term) = (100, 8);
+        let (_, effects) = step(&mut raft, &request);
+        assert!(effects.is_empty(), "{effects:?}");
+    }
+
+    #[test]
+    fn a_leader_that_counts_on_more_than_the_log_holds_is_noticed() {
+        let mut raft = raft(1, born(&[1, 2, 3], &[]));
+        let mut heartbeat = message(MessageType::MsgHeartbeat, 1, 2, 2);
+        heartbeat.commit = 9;
+        assert_eq!(step(&mut raft, &heartbeat).0, Stepped::Behind);
+        assert_eq!(raft.committed(), 1);
+    }
+
+    #[test]
+    fn a_snapshot_is_fetched_before_raft_hears_of_it() {
+        let mut raft = raft(1, Log::new_member());
+        let mut offer = message(MessageType::MsgSnapshot, 1, 2, 5);
+        let head = SnapshotHead {
+            index: 50,
+            term: 4,
+            voters: vec![1, 3],
+            learners: vec![2],
+        };
+        let metadata = offer.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (40, 4);
+        metadata.set_conf_state(configuration(&head));
+        let (_, effects) = step(&mut raft, &offer);
+        assert!(matches!(effects.as_slice(), [Effect::FetchSnapshot { from }] if from.0 == 0));
+        // Offered again, it is not fetched twice.
+        assert!(step(&mut raft, &offer).1.is_empty());
+        let effects = turn(&mut raft, 0, |raft, turn| {
+            raft.fetched(turn, Some(head.clone()));
+        });
+        let installs = |effect: &Effect| matches!(effect, Effect::InstallSnapshot { head, .. } if head.index == 50);
+        assert!(effects.iter().any(installs), "{effects:?}");
+        assert!(sent(&effects).is_empty());
+        let mut installed = None;
+        let effects = turn(&mut raft, 0, |raft, turn| {
+            installed = raft.persisted(turn, raft.number());
+        });
+        assert_eq!(installed, Some(head));
+        assert_eq!(sent(&effects)[0].index, 50);
+        assert_eq!(raft.head().index, 50);
+    }
+}

@@ -943,3 +943,99 @@ pub enum Answered {
     /// A read may go on with what there is: no leader confirmed it in time.
     Stale,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::Boot;
+    use crate::base::table::MemoryTables;
+    use crate::base::time::Wall;
+    use crate::wire::command::BirthMember;
+    use crate::wire::record::Mode;
+
+    fn birth() -> Birth {
+        let member = |id| BirthMember {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            address: "127.0.0.1:1".to_owned(),
+            votes: true,
+            stores: true,
+            manages: true,
+        };
+        Birth {
+            cluster: ClusterId(5),
+            members: (0..3).map(member).collect(),
+            mode: Mode::Chain,
+            time: Wall(1),
+        }
+    }
+
+    fn start(recovered: Recovered, tables: &MemoryTables) -> Result<Node, Fatal> {
+        let mut settings = Settings::new(NodeId(0), Boot(2), 7, ClusterId(1));
+        settings.members = birth().members;
+        Node::new(settings, recovered, tables)
+    }
+
+    fn drained(node: &mut Node, event: Event, tables: &MemoryTables) -> Vec<Effect> {
+        node.handle(event, Now::default(), tables).unwrap();
+        std::iter::from_fn(|| node.poll()).collect()
+    }
+
+    #[test]
+    fn a_log_without_a_memory_of_a_cluster_stops_the_node() {
+        let recovered = Recovered {
+            base_index: 7,
+            base_term: 2,
+            ..Recovered::default()
+        };
+        let node = start(recovered, &MemoryTables::default());
+        assert!(matches!(node, Err(Fatal::Damaged(_))));
+    }
+
+    #[test]
+    fn a_birth_that_was_remembered_and_not_written_is_written_at_the_next_start() {
+        let recovered = Recovered {
+            memory: vec![Memory::Born(birth())],
+            ..Recovered::default()
+        };
+        let mut tables = MemoryTables::default();
+        let mut node = start(recovered, &tables).unwrap();
+        for effect in drained(&mut node, Event::Time, &tables) {
+            if let Effect::Write(batch) = effect {
+                tables.write(&batch);
+            }
+        }
+        let head = catalog::applied(&tables).unwrap().unwrap();
+        assert_eq!((head.index, head.voters), (1, vec![1, 2, 3]));
+        assert_eq!(node.report().applied, 1);
+    }
+
+    #[test]
+    fn a_damaged_log_makes_a_node_that_waits_and_says_why() {
+        let recovered = Recovered {
+            damaged: Some("a record in the middle is broken".to_owned()),
+            memory: vec![Memory::Born(birth())],
+            ..Recovered::default()
+        };
+        let tables = MemoryTables::default();
+        let mut node = start(recovered, &tables).unwrap();
+        drained(&mut node, Event::Time, &tables);
+        let report = node.report();
+        assert!(!report.born);
+        assert_eq!(report.role, Role::Outside);
+        assert!(report.waiting.unwrap().contains("is broken"));
+    }
+
+    #[test]
+    fn a_command_of_a_later_generation_stops_the_node() {
+        assert!(matches!(
+            read_command(9, br#"{"v":99,"id":{"n":0,"b":1,"s":1},"op":"teleport"}"#),
+            Err(Fatal::TooOld(_))
+        ));
+        assert!(matches!(
+            read_command(9, br#"{"v":1,"id":{"n":0,"b":1,"s":1},"op":"teleport"}"#),
+            Err(Fatal::TooOld(_))
+        ));
+        assert!(matches!(read_command(9, b"noise"), Err(Fatal::Damaged(_))));
+    }
+}

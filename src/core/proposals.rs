@@ -515,3 +515,125 @@ fn refusal(code: Code, message: &str) -> Reply {
 fn unavailable(message: &str) -> Reply {
     refusal(Code::Unavailable, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::ClusterId;
+    use crate::base::table::MemoryTables;
+    use crate::base::time::Now;
+    use crate::core::node::Effect;
+
+    fn abandon(sequence: u64) -> Operation {
+        let upload = OperationId {
+            node: NodeId(1),
+            boot: Boot(1),
+            sequence,
+        };
+        Operation::Abandon { upload }
+    }
+
+    fn proposals() -> Proposals {
+        let mut settings = Settings::new(NodeId(1), Boot(1), 7, ClusterId(1));
+        settings.propose_retry = Duration::from_millis(100);
+        Proposals::new(&settings)
+    }
+
+    fn turn(at: u64, body: impl FnOnce(&mut Turn<'_>)) -> Vec<Effect> {
+        let tables = MemoryTables::default();
+        let now = Now {
+            mono: Mono(at),
+            ..Now::default()
+        };
+        let mut turn = Turn::new(now, &tables);
+        body(&mut turn);
+        let mut effects = VecDeque::new();
+        turn.finish(&mut effects);
+        effects.into()
+    }
+
+    fn answers(effects: &[Effect]) -> Vec<&Answered> {
+        let answer = |effect| match effect {
+            &Effect::Answer { ref answer, .. } => Some(answer),
+            _ => None,
+        };
+        effects.iter().filter_map(answer).collect()
+    }
+
+    #[test]
+    fn what_was_handed_to_nobody_is_refused_at_its_deadline_with_the_reason() {
+        let mut proposals = proposals();
+        turn(0, |turn| {
+            proposals.add(turn, Some(Ticket(1)), abandon(1), Mono(500));
+        });
+        let shortage = || "1 of 3 daemons up, 2 needed".to_owned();
+        let effects = turn(500, |turn| {
+            proposals
+                .work(turn, None, &BTreeSet::new(), &shortage)
+                .unwrap();
+        });
+        let reply = unavailable("1 of 3 daemons up, 2 needed");
+        assert_eq!(answers(&effects), [&Answered::Refused { reply }]);
+        assert_eq!(proposals.deadline(), None);
+    }
+
+    #[test]
+    fn too_many_under_way_are_refused_at_once() {
+        let mut proposals = proposals();
+        let effects = turn(0, |turn| {
+            for ticket in 0..=WINDOW {
+                proposals.add(turn, Some(Ticket(ticket)), abandon(ticket), Mono(500));
+            }
+        });
+        assert_eq!(answers(&effects).len(), 1);
+        assert_eq!(proposals.len() as u64, WINDOW);
+    }
+
+    #[test]
+    fn a_refusal_counts_only_for_a_command_that_was_sent_once() {
+        let mut proposals = proposals();
+        turn(0, |turn| {
+            proposals.add(turn, Some(Ticket(1)), abandon(1), Mono(500));
+        });
+        let id = proposals.own[&1].command.id;
+        let refused = Fate::Refused {
+            reply: unavailable("no"),
+        };
+        proposals.own.get_mut(&1).unwrap().sent = 2;
+        let effects = turn(0, |turn| {
+            proposals.proposed(turn, NodeId(0), id, refused.clone(), 0);
+        });
+        assert!(answers(&effects).is_empty());
+        proposals.own.get_mut(&1).unwrap().sent = 1;
+        let effects = turn(0, |turn| {
+            proposals.proposed(turn, NodeId(0), id, refused, 0);
+        });
+        assert!(matches!(
+            answers(&effects).as_slice(),
+            [Answered::Refused { .. }]
+        ));
+    }
+
+    #[test]
+    fn a_commit_is_answered_once_it_is_applied_here() {
+        let mut proposals = proposals();
+        turn(0, |turn| {
+            proposals.add(turn, Some(Ticket(1)), abandon(1), Mono(500));
+        });
+        let id = proposals.own[&1].command.id;
+        let reply = unavailable("applied and rejected");
+        let fate = Fate::Committed {
+            index: 9,
+            reply: reply.clone(),
+        };
+        let early = turn(0, |turn| {
+            proposals.proposed(turn, NodeId(0), id, fate.clone(), 8);
+        });
+        assert!(answers(&early).is_empty());
+        let effects = turn(0, |turn| {
+            proposals.proposed(turn, NodeId(0), id, fate, 9);
+        });
+        let committed = Answered::Committed { index: 9, reply };
+        assert_eq!(answers(&effects), [&committed]);
+    }
+}
