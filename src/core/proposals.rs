@@ -552,9 +552,9 @@ mod tests {
         effects.into()
     }
 
-    fn answers(effects: &[Effect]) -> Vec<&Answered> {
-        let answer = |effect| match effect {
-            &Effect::Answer { ref answer, .. } => Some(answer),
+    fn answers<'a>(effects: &'a [Effect]) -> Vec<&'a Answered> {
+        let answer = |effect: &'a Effect| match effect {
+            Effect::Answer { answer, .. } => Some(answer),
             _ => None,
         };
         effects.iter().filter_map(answer).collect()
