@@ -89,7 +89,7 @@ impl Peers {
     pub fn lend(self: &Arc<Self>, node: NodeId) -> io::Result<Lent> {
         let position = self.position(node)?;
         loop {
-            let Some(stream) = self.kept[position].lock().pop() else {
+            let Some(mut stream) = self.kept[position].lock().pop() else {
                 break;
             };
             if stream.is_quiet() {
@@ -102,7 +102,7 @@ impl Peers {
                 });
             }
         }
-        let stream = self.dial(node, Role::Bulk)?;
+        let mut stream = self.dial(node, Role::Bulk)?;
         stream.set_timeouts(self.stall, self.stall)?;
         Ok(Lent {
             stream,

@@ -16,12 +16,23 @@ use crate::wire::peer::{HEADER_BYTES, Header, Kind};
 pub struct SharedSocket {
     socket: Arc<TcpStream>,
     ahead: Vec<u8>,
+    /// How long one read may wait in all.
+    patience: Duration,
+    /// The read timeout the socket has: a read is begun again until `patience` is over, so that changing it costs no system call.
+    timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
 }
 
 impl SharedSocket {
     /// A socket from which `ahead` was read and not used.
     pub fn new(socket: Arc<TcpStream>, ahead: Vec<u8>) -> Self {
-        Self { socket, ahead }
+        Self {
+            socket,
+            ahead,
+            patience: SLICE,
+            timeout: None,
+            write_timeout: None,
+        }
     }
 
     /// The socket itself.
@@ -30,10 +41,48 @@ impl SharedSocket {
     }
 }
 
+impl SharedSocket {
+    /// Bounds every single read from now on.
+    pub fn set_read_timeout(&mut self, patience: Duration) -> io::Result<()> {
+        self.patience = patience;
+        let timeout = patience.min(SLICE);
+        if self.timeout != Some(timeout) {
+            self.socket.set_read_timeout(Some(timeout))?;
+            self.timeout = Some(timeout);
+        }
+        Ok(())
+    }
+
+    /// Bounds every single write from now on.
+    pub fn set_write_timeout(&mut self, timeout: Duration) -> io::Result<()> {
+        if self.write_timeout != Some(timeout) {
+            self.socket.set_write_timeout(Some(timeout))?;
+            self.write_timeout = Some(timeout);
+        }
+        Ok(())
+    }
+}
+
 impl Read for SharedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {
-            return (&*self.socket).read(buffer);
+            let mut waited = Duration::ZERO;
+            loop {
+                match (&*self.socket).read(buffer) {
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                        ) =>
+                    {
+                        waited += self.timeout.unwrap_or(SLICE);
+                        if waited >= self.patience {
+                            return Err(error);
+                        }
+                    }
+                    other => return other,
+                }
+            }
         }
         let count = self.ahead.len().min(buffer.len());
         for (to, from) in buffer.iter_mut().zip(self.ahead.drain(..count)) {
@@ -52,6 +101,9 @@ impl Write for SharedSocket {
         Ok(())
     }
 }
+
+/// Longest read timeout of a socket; longer patience is several of them.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// Frames up to this size are gathered before they are written.
 const GATHER_BYTES: usize = 32 * 1024;
@@ -91,24 +143,22 @@ impl FrameStream {
     }
 
     /// Bounds every single read and write from now on.
-    pub fn set_timeouts(&self, read: Duration, write: Duration) -> io::Result<()> {
-        self.socket().set_read_timeout(Some(read))?;
-        self.socket().set_write_timeout(Some(write))
+    pub fn set_timeouts(&mut self, read: Duration, write: Duration) -> io::Result<()> {
+        self.input.get_mut().set_read_timeout(read)?;
+        self.input.get_mut().set_write_timeout(write)
     }
 
     /// Bounds every single read from now on.
-    pub fn set_read_timeout(&self, read: Duration) -> io::Result<()> {
-        self.socket().set_read_timeout(Some(read))
+    pub fn set_read_timeout(&mut self, read: Duration) -> io::Result<()> {
+        self.input.get_mut().set_read_timeout(read)
     }
 
     /// True while nothing has come in unasked and the other side has not closed: a pooled connection that may be used again.
     pub fn is_quiet(&self) -> bool {
-        if !self.input.buffer().is_empty() || self.socket().set_nonblocking(true).is_err() {
-            return false;
-        }
-        let quiet =
-            matches!(self.socket().peek(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-        self.socket().set_nonblocking(false).is_ok() && quiet
+        use rustix::net::{RecvFlags, recv};
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        self.input.buffer().is_empty()
+            && recv(self.socket(), &mut [0], flags).err() == Some(rustix::io::Errno::AGAIN)
     }
 
     /// Ends the connection in both directions.

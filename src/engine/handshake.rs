@@ -92,8 +92,6 @@ fn same_cluster(ours: Option<ClusterId>, theirs: [u8; 16]) -> io::Result<()> {
 
 /// Proves who we are to `to`, and has it prove who it is.
 pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Result<FrameStream> {
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
     let mut hello = Vec::with_capacity(HELLO);
     hello.extend_from_slice(&MAGIC);
     hello.push(match role {
@@ -106,6 +104,8 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
     hello.extend_from_slice(&nonce()?);
     let mut input =
         BufReader::with_capacity(16 * 1024, SharedSocket::new(Arc::new(socket), Vec::new()));
+    input.get_mut().set_read_timeout(PATIENCE)?;
+    input.get_mut().set_write_timeout(PATIENCE)?;
     input.get_mut().write_all(&hello)?;
 
     let mut answer = [0; ANSWER];
@@ -140,8 +140,8 @@ pub fn accept(
     mut input: BufReader<SharedSocket>,
     us: &Identity,
 ) -> io::Result<(FrameStream, NodeId, Role)> {
-    input.get_ref().get().set_read_timeout(Some(PATIENCE))?;
-    input.get_ref().get().set_write_timeout(Some(PATIENCE))?;
+    input.get_mut().set_read_timeout(PATIENCE)?;
+    input.get_mut().set_write_timeout(PATIENCE)?;
     let mut hello = [0; HELLO];
     input.read_exact(&mut hello)?;
     let [magic @ .., _, _, _, _, _] = *hello.first_chunk::<13>().expect("longer");

@@ -1,5 +1,6 @@
 //! Rule R8: keeps the visible tree in line with the catalog. Each name is looked up and linked under a lock of its own, so that the last look wins.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ pub struct Visible {
     tree: Tree,
     stripes: Vec<Mutex<()>>,
     behind: AtomicBool,
+    /// Names that a connection's thread is about to reconcile itself, when their commit is applied.
+    expected: Mutex<BTreeSet<FilePath>>,
 }
 
 impl Visible {
@@ -28,7 +31,23 @@ impl Visible {
             tree,
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             behind: AtomicBool::new(false),
+            expected: Mutex::default(),
         }
+    }
+
+    /// The caller will reconcile `path` itself: the tree's thread need not, until the guard is dropped.
+    pub fn expect(&self, path: &FilePath) -> Expected<'_> {
+        let first = self.expected.lock().insert(path.clone());
+        Expected {
+            visible: self,
+            path: first.then(|| path.clone()),
+        }
+    }
+
+    /// Whether somebody else reconciles `path`.
+    pub fn is_expected(&self, path: &FilePath) -> bool {
+        let expected = self.expected.lock();
+        !expected.is_empty() && expected.contains(path)
     }
 
     /// A change could not be queued: the whole tree is to be looked at.
@@ -79,6 +98,20 @@ impl Visible {
             log::warn!(target: "momo::tree", "the visible tree could not be rebuilt: {error}");
         }
         failed.map_or(Ok(()), Err)
+    }
+}
+
+/// A promise to reconcile a name, kept or not when it is dropped.
+pub struct Expected<'a> {
+    visible: &'a Visible,
+    path: Option<FilePath>,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            self.visible.expected.lock().remove(path);
+        }
     }
 }
 

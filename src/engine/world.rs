@@ -148,6 +148,7 @@ impl World for Production {
                     .map_err(disk)?;
             }
             Effect::Remember(memory) => self.remember(memory)?,
+            Effect::Touched { path } if engine.visible.is_expected(&path) => {}
             Effect::Touched { path } => self.touch(TreeWork::Touched(path)),
             Effect::Unreferenced { sha256 } => engine.candidates.add(sha256),
             Effect::Settled { upload } => engine.settle(upload)?,

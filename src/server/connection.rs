@@ -16,6 +16,8 @@ use crate::doors::{Wait, Wire};
 use crate::engine::clock;
 use crate::wire::first::{DECIDED_BYTES, First, Protocol, first};
 
+/// Longest read timeout of a socket; later deadlines are several of them.
+const SLICE: Duration = Duration::from_secs(5);
 /// Bytes gathered before they are written.
 const OUTPUT_BYTES: usize = 16 * 1024;
 const _: () = assert!(DECIDED_BYTES <= IDLE_BUFFER_BYTES);
@@ -183,11 +185,7 @@ impl Connection {
                 First::Unknown => return Ok(None),
                 First::Undecided => {}
             }
-            let end = self.end;
-            let count = {
-                self.arm()?;
-                (&*self.socket).read(&mut self.input[end..])?
-            };
+            let count = self.fill_more()?;
             self.registered.idle_since.store(0, Ordering::Relaxed);
             self.end += count;
             ended = count == 0;
@@ -209,13 +207,22 @@ impl Connection {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // One call serves many reads: it is renewed only when it would end too late, or far too early.
-        if self.timeout > left || self.timeout < left / 4 {
-            let timeout = left.max(Duration::from_millis(1));
+        // One call serves many reads, whatever their deadlines: a read that ends early is begun again.
+        let most = left.min(SLICE);
+        if self.timeout > most || self.timeout < most / 2 {
+            let timeout = most.max(Duration::from_millis(1));
             self.socket.set_read_timeout(Some(timeout))?;
             self.timeout = timeout;
         }
         Ok(())
+    }
+
+    /// Reads behind what is already in the buffer.
+    fn fill_more(&mut self) -> io::Result<usize> {
+        let mut more = std::mem::take(&mut self.input);
+        let read = self.receive(more.get_mut(self.end..));
+        self.input = more;
+        read
     }
 
     fn receive(&mut self, direct: Option<&mut [u8]>) -> io::Result<usize> {

@@ -434,19 +434,20 @@ impl Incoming {
             let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
         }
         let path = object_path(sha);
+        let mut hidden = false;
         let linked = {
             let _lock = self.shared.lock(sha);
             match disk::facts_at(&dir.objects, &path) {
                 // What has the name already stays listed: it was sealed, or its own thread says that it is not.
                 Ok(Some(_)) => Ok(LinkOutcome::Taken),
                 Ok(None) => {
+                    hidden = true;
                     dir.unsealed.lock().push(*sha);
                     disk::link(&dir.tmp, &self.name, &dir.objects, &path)
                 }
                 Err(error) => Err(error),
             }
         };
-        let hidden = !matches!(linked, Ok(LinkOutcome::Taken));
         let kept = linked.and_then(|outcome| {
             sync(&self.file)?;
             if outcome != LinkOutcome::Linked {
