@@ -1,5 +1,6 @@
 //! The command line as its users meet it: the real binary against files, and against small daemons that speak the protocols by hand.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -61,18 +62,20 @@ fn bytes(size: usize) -> Vec<u8> {
         .collect()
 }
 
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 fn sha256(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&sha2::Sha256::digest(bytes))
 }
 
 fn md5(bytes: &[u8]) -> String {
-    md5::Md5::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&md5::Md5::digest(bytes))
 }
 
 fn listener() -> (TcpListener, String) {
@@ -360,10 +363,10 @@ fn primary_splay_greets_in_order_and_uploads_side_by_side() {
     let content = bytes(300_000);
     fs::write(dir.path().join("f"), &content).unwrap();
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| listener()).unzip();
-    let sections = addresses.iter().enumerate();
-    let conf: String = sections
-        .map(|(id, host)| format!("[daemon.{id}]\nhost={host}\ndata=d{id}\n"))
-        .collect();
+    let mut conf = String::new();
+    for (id, host) in addresses.iter().enumerate() {
+        let _ = writeln!(conf, "[daemon.{id}]\nhost={host}\ndata=d{id}");
+    }
     fs::write(dir.path().join("momo.conf"), conf).unwrap();
     let daemons = thread::spawn(move || {
         let mut greeted = Vec::new();
@@ -382,7 +385,9 @@ fn primary_splay_greets_in_order_and_uploads_side_by_side() {
         let together = Arc::new(Barrier::new(3));
         let threads = greeted.into_iter().map(|(answer, stream, timestamp)| {
             let together = Arc::clone(&together);
-            let ready = move || drop(together.wait());
+            let ready = move || {
+                together.wait();
+            };
             thread::spawn(move || taking(stream, timestamp, answer.as_bytes(), ready))
         });
         let threads: Vec<_> = threads.collect();

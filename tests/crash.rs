@@ -3,6 +3,8 @@
 //! `FrozenDisk` keeps its files in memory and remembers which writes and names were synced. A crash keeps what was
 //! synced and, of the rest, what the test chooses: nothing, everything, or some of the 512-byte sectors.
 
+#![allow(clippy::cast_possible_truncation)] // Sizes here are small, and bytes of chance are cut on purpose.
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
-use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
+use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, WriteLogger};
 
 use crate::base::time::Wall;
 use crate::config::{Config, LogFormat};
@@ -24,15 +24,62 @@ pub(super) fn start(config: &Config) {
         LogFormat::Text => {
             let form = ConfigBuilder::new()
                 .set_time_format_rfc3339()
-                .set_thread_level(LevelFilter::Trace)
+                .set_level_padding(LevelPadding::Right)
+                .set_thread_level(LevelFilter::Off)
                 .set_location_level(LevelFilter::Off)
-                .set_target_level(LevelFilter::Off)
+                .set_target_level(LevelFilter::Error)
                 .build();
-            WriteLogger::new(level, form, WholeLines::new(io::stderr()))
+            Box::new(Events(WriteLogger::new(
+                level,
+                form,
+                WholeLines::new(io::stderr()),
+            )))
         }
         LogFormat::Json => Box::new(JsonLines::new(level, io::stderr())),
     };
     let _ = CombinedLogger::init(vec![logger]);
+}
+
+/// The event of a record: the last part of its target.
+fn event<'a>(record: &Record<'a>) -> &'a str {
+    record.target().rsplit("::").next().unwrap_or_default()
+}
+
+/// Hands records on with their event as target, and on one line whatever they say.
+struct Events<L>(Box<L>);
+
+impl<L: SharedLogger> Log for Events<L> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let text = record
+            .args()
+            .to_string()
+            .replace(|c: char| c.is_control(), " ");
+        let mut whole = Record::builder();
+        whole.level(record.level()).target(event(record));
+        self.0.log(&whole.args(format_args!("{text}")).build());
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+impl<L: SharedLogger + 'static> SharedLogger for Events<L> {
+    fn level(&self) -> LevelFilter {
+        self.0.level()
+    }
+
+    fn config(&self) -> Option<&simplelog::Config> {
+        self.0.config()
+    }
+
+    fn as_log(self: Box<Self>) -> Box<dyn Log> {
+        self
+    }
 }
 
 /// Passes bytes on a line at a time, so that lines of several processes do not mix.
@@ -111,12 +158,11 @@ fn line(since: Duration, record: &Record<'_>) -> String {
         wall.trim_end_matches('Z'),
         since.subsec_millis()
     );
-    let event = record.target().rsplit("::").next().unwrap_or_default();
     let text = |value: &str| serde_json::Value::from(value).to_string();
     format!(
         "{{\"ts\":\"{ts}\",\"level\":\"{}\",\"event\":{},\"msg\":{}}}\n",
         record.level(),
-        text(event),
+        text(event(record)),
         text(&record.args().to_string())
     )
 }
@@ -153,6 +199,35 @@ mod tests {
         assert_eq!(value["level"], "WARN");
         assert_eq!(value["event"], "upload_refused");
         assert_eq!(value["msg"], "say \"no\"\nto a\u{1}b");
+    }
+
+    #[test]
+    fn a_line_for_people_names_the_event_and_stays_one_line() {
+        #[derive(Clone, Default)]
+        struct Shared(std::sync::Arc<Mutex<Vec<u8>>>);
+        impl Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Shared::default();
+        let form = ConfigBuilder::new()
+            .set_time_level(LevelFilter::Off)
+            .set_thread_level(LevelFilter::Off)
+            .set_target_level(LevelFilter::Error)
+            .build();
+        let logger = Events(WriteLogger::new(LevelFilter::Info, form, sink.clone()));
+        let mut record = Record::builder();
+        record.level(log::Level::Info).target("momo::doors::upload");
+        logger.log(&record.args(format_args!("a\nb")).build());
+        assert_eq!(
+            String::from_utf8_lossy(&sink.0.lock()),
+            "[INFO] upload: a b\n"
+        );
     }
 
     #[test]

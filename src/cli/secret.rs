@@ -1,5 +1,6 @@
 //! `momo secret`: makes the secret that daemons share, and says whether it is as it must be (rule R20).
 
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -55,7 +56,10 @@ fn make(path: &Path) -> Result<(), Failure> {
     let mut chance = [0; SECRET_BYTES];
     getrandom::fill(&mut chance)
         .map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
-    let mut text: String = chance.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text = chance.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
     text.push('\n');
     let file = OpenOptions::new()
         .write(true)

@@ -35,7 +35,7 @@ const SNAPSHOT_ELECTIONS: u32 = 10;
 /// A better leader must have been fit for so many shortest elections before it is handed the lead; doubles with each attempt.
 const PREFER_ELECTIONS: u32 = 4;
 /// The longest that wait becomes.
-const PREFER_AT_MOST: Duration = Duration::from_secs(300);
+const PREFER_AT_MOST: Duration = Duration::from_mins(5);
 /// A peer that lacks no more entries than this has caught up.
 const CAUGHT_UP: u64 = 64;
 
@@ -295,10 +295,9 @@ impl Consensus {
 
     /// On the leader: whether `node` follows closely.
     pub fn caught_up(&self, node: NodeId) -> bool {
-        self.leads()
-            && self.raw.raft.prs().get(node.raft()).is_some_and(|p| {
-                p.state == ProgressState::Replicate && p.matched + CAUGHT_UP >= self.last_index()
-            })
+        // Not by its state: while nothing is proposed a peer that was sent a snapshot stays in probation.
+        self.matched(node)
+            .is_some_and(|matched| matched + CAUGHT_UP >= self.last_index())
     }
 
     /// Whether a change of the configuration may be under way.
@@ -535,8 +534,10 @@ impl Consensus {
         if !self.leads() || self.reconfiguring() || self.raw.raft.lead_transferee.is_some() {
             return false;
         }
-        let mut change = ConfChange::default();
-        change.node_id = node.raft();
+        let mut change = ConfChange {
+            node_id: node.raft(),
+            ..ConfChange::default()
+        };
         change.set_change_type(match kind {
             Seat::Voter => ConfChangeType::AddNode,
             Seat::Learner => ConfChangeType::AddLearnerNode,
@@ -627,7 +628,7 @@ impl Consensus {
             if let Some(head) = done.installed {
                 installed = Some(head);
             }
-            self.send(turn, done.messages);
+            Self::send(turn, done.messages);
         }
         if let Some(ready) = ready {
             self.with(|raw| raw.on_persist_ready(ready));
@@ -666,7 +667,7 @@ impl Consensus {
         let mut bound = ready.take_persisted_messages();
         let entries = ready.take_entries();
         let committed = ready.take_committed_entries();
-        let reads = ready.take_read_states();
+        let read_states = ready.take_read_states();
         let number = ready.number();
 
         if !ready.snapshot().is_empty() {
@@ -691,7 +692,7 @@ impl Consensus {
             bound.append(&mut free);
         }
         self.note_snapshots(turn.mono(), &free);
-        self.send(turn, free);
+        Self::send(turn, free);
         if !self.staged.is_empty() {
             self.staged.ready = number;
             self.staged.messages.append(&mut bound);
@@ -700,11 +701,11 @@ impl Consensus {
             last.messages.append(&mut bound);
         } else {
             self.with(|raw| raw.on_persist_ready(number));
-            self.send(turn, bound);
+            Self::send(turn, bound);
         }
 
         let mut progressed = Progressed {
-            reads: reads
+            reads: read_states
                 .iter()
                 .filter_map(|state| {
                     let number = state.request_ctx.get(10..18)?;
@@ -828,7 +829,7 @@ impl Consensus {
         }
     }
 
-    fn send(&self, turn: &mut Turn<'_>, messages: Vec<Message>) {
+    fn send(turn: &mut Turn<'_>, messages: Vec<Message>) {
         for message in messages {
             let Some(to) = NodeId::from_raft(message.to) else {
                 continue;

@@ -26,9 +26,11 @@ pub struct Log {
 impl Log {
     /// The log of a new cluster, which begins behind its birth.
     pub fn new_cluster(head: SnapshotHead) -> Self {
-        let mut start = HardState::default();
-        start.term = head.term;
-        start.commit = head.index;
+        let start = HardState {
+            term: head.term,
+            commit: head.index,
+            ..HardState::default()
+        };
         Self::behind(head, start)
     }
 
@@ -265,11 +267,12 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
-        entry.data = vec![7; 10].into();
-        entry
+        Entry {
+            index,
+            term,
+            data: vec![7; 10].into(),
+            ..Entry::default()
+        }
     }
 
     fn record(index: u64, term: u64) -> LogRecord {
@@ -317,8 +320,10 @@ mod tests {
         assert!(Log::recover((5, 1), &[record(6, 1)], None, head(3, 1)).is_err());
         assert!(Log::recover((1, 1), &[record(2, 2)], None, head(2, 1)).is_err());
         assert!(Log::recover((1, 1), &[record(3, 2)], None, head(1, 1)).is_err());
-        let mut state = HardState::default();
-        state.commit = 9;
+        let state = HardState {
+            commit: 9,
+            ..HardState::default()
+        };
         let state = state.write_to_bytes().unwrap();
         assert!(Log::recover((1, 1), &[record(2, 1)], Some(&state), head(1, 1)).is_err());
     }

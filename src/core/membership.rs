@@ -280,8 +280,8 @@ impl Membership {
             );
         }
         let remembers = hello.remembers;
-        let lost = hello.cluster.is_none() || hello.last_index == 0;
-        let last = hello.last_index;
+        let empty_log = hello.cluster.is_none() || hello.last_index == 0;
+        let last_index = hello.last_index;
         self.peers.entry(from).or_default().hello = Some(hello);
         let raft = raft?;
         if !known || !self.is_member() {
@@ -295,9 +295,12 @@ impl Membership {
             return self.leave(turn, &why);
         }
         if raft.leads() {
-            if lost {
+            if empty_log {
                 self.asking.insert(from);
-            } else if raft.matched(from).is_some_and(|matched| matched > last) {
+            } else if raft
+                .matched(from)
+                .is_some_and(|matched| matched > last_index)
+            {
                 raft.reset_progress(from);
             }
         }

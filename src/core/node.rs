@@ -480,7 +480,7 @@ impl Node {
             return Ok(());
         };
         if let Some(birth) = self.unwritten.take() {
-            self.write_birth(turn, &birth);
+            Self::write_birth(turn, &birth);
         }
         self.checkpoints.asked = log.applied().index;
         self.checkpoints.at = turn.mono();
@@ -493,7 +493,7 @@ impl Node {
         Ok(())
     }
 
-    fn write_birth(&mut self, turn: &mut Turn<'_>, birth: &Birth) {
+    fn write_birth(turn: &mut Turn<'_>, birth: &Birth) {
         let head = head_at_birth(birth);
         turn.tables.batch = catalog::born(birth);
         catalog::set_applied(&mut turn.tables.batch, &head);
@@ -505,11 +505,10 @@ impl Node {
 
     fn route(&mut self, turn: &mut Turn<'_>, event: Event) -> Result<(), Fatal> {
         match event {
-            Event::Time => {}
             Event::Received { from, message } if from != self.settings.node => {
                 self.received(turn, from, message)?;
             }
-            Event::Received { .. } => {}
+            Event::Time | Event::Received { .. } => {}
             Event::Link { node, state } => {
                 let raft = self.consensus.as_ref();
                 self.membership.link(turn, node, state, raft);
@@ -637,7 +636,7 @@ impl Node {
         match step {
             None => {}
             Some(Step::Born(birth)) => {
-                self.write_birth(turn, &birth);
+                Self::write_birth(turn, &birth);
                 let log = Log::new_cluster(head_at_birth(&birth));
                 self.start_raft(turn, log)?;
             }
@@ -660,7 +659,7 @@ impl Node {
             self.drain(turn)?;
             let step = self.membership.work(turn, self.consensus.as_mut())?;
             self.take(turn, step)?;
-            self.watch(turn)?;
+            self.watch(turn);
             self.verdicts(turn)?;
             self.orders(turn)?;
             self.requests(turn, &up)?;
@@ -703,7 +702,7 @@ impl Node {
     }
 
     /// Notes changes of the lead.
-    fn watch(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
+    fn watch(&mut self, turn: &mut Turn<'_>) {
         let raft = self.consensus.as_ref();
         let leader = raft.and_then(Consensus::leader);
         let role = raft.map_or(Role::Outside, Consensus::role);
@@ -725,7 +724,6 @@ impl Node {
             }
         }
         self.role = role;
-        Ok(())
     }
 
     /// The leader's verdicts on who lives.

@@ -23,9 +23,10 @@ use crate::wire::record::from_row;
 /// Sequences between the oldest command without an answer and the newest: fewer than the replies kept, so that a repeated command always finds its reply.
 const WINDOW: u64 = limit::REPLIES_KEPT / 2;
 /// Commands of all nodes that a leader has appended and not applied.
-const APPENDED: usize = 4 * limit::REPLIES_KEPT as usize;
+const APPENDED: usize = 16 * 1_024;
+const _: () = assert!(APPENDED as u64 >= 4 * limit::REPLIES_KEPT);
 /// Refusals that a leader remembers, should a copy of a refused command come late.
-const REFUSED: usize = limit::REPLIES_KEPT as usize;
+const REFUSED: usize = 4 * 1_024;
 /// Commands that a leader is about to refuse, at most; beyond it they are proposed and refused by applying them.
 const DOUBTED: usize = 1_024;
 /// The first wait doubles so often.

@@ -66,7 +66,7 @@ impl Settings {
             heartbeat_ticks: 2,
             heartbeat_interval: Duration::from_secs(5),
             heartbeat_timeout: Duration::from_secs(15),
-            repair_grace: Duration::from_secs(60),
+            repair_grace: Duration::from_mins(1),
             propose_retry: Duration::from_millis(100),
             read_retry: Duration::from_millis(25),
             checkpoint_entries: limit::CHECKPOINT_ENTRIES,

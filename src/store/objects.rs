@@ -237,7 +237,7 @@ impl Objects {
     pub fn reader(&self, sha: &Sha256) -> Result<Option<ObjectReader>, StoreError> {
         for (nth, dir) in self.shared.in_service() {
             let opened = match dir.open(sha) {
-                Ok(Some(file)) => dir.attribute(&file, sha).map(|found| (file, found)),
+                Ok(Some(file)) => own_attribute(&file, sha).map(|found| (file, found)),
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };
@@ -272,6 +272,10 @@ impl Objects {
     /// Reads the object that `stat` tells of against its digest; false when it is not whole or not there.
     pub fn verify(&self, sha: &Sha256) -> Result<bool, StoreError> {
         for (_, dir) in self.shared.in_service() {
+            // What `stat` hides is not durable yet, however whole it reads.
+            if dir.stat(sha).map_err(|error| dir.blame(error))?.is_none() {
+                continue;
+            }
             if let Some(file) = dir.open(sha).map_err(|error| dir.blame(error))? {
                 let digest = read_through(&file, |_| {}).map_err(|error| dir.blame(error))?;
                 return Ok(digest == *sha);
@@ -425,18 +429,28 @@ impl Incoming {
             Durability::Data => file.sync_data(),
             Durability::None => Ok(()),
         };
+        // The checksums of a long object are a cache: not synced, and not worth a failure.
+        if self.crcs.len() > 1 {
+            let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
+        }
         let path = object_path(sha);
         let linked = {
             let _lock = self.shared.lock(sha);
-            dir.unsealed.lock().push(*sha);
-            disk::link(&dir.tmp, &self.name, &dir.objects, &path)
+            match disk::facts_at(&dir.objects, &path) {
+                // What has the name already stays listed: it was sealed, or its own thread says that it is not.
+                Ok(Some(_)) => Ok(LinkOutcome::Taken),
+                Ok(None) => {
+                    dir.unsealed.lock().push(*sha);
+                    disk::link(&dir.tmp, &self.name, &dir.objects, &path)
+                }
+                Err(error) => Err(error),
+            }
         };
+        let hidden = !matches!(linked, Ok(LinkOutcome::Taken));
         let kept = linked.and_then(|outcome| {
-            if outcome == LinkOutcome::Linked {
-                sync(&self.file)?;
-            } else {
-                // Rule R7: what has the name may be worth nothing; what takes it must be durable before.
-                sync(&self.file)?;
+            sync(&self.file)?;
+            if outcome != LinkOutcome::Linked {
+                // Rule R7: what has the name may be worth nothing; what takes it is durable by now.
                 let _lock = self.shared.lock(sha);
                 disk::rename(&dir.tmp, &self.name, &dir.objects, &path)?;
             }
@@ -445,13 +459,18 @@ impl Incoming {
             }
             Ok(())
         });
-        dir.no_longer_unsealed(sha);
-        kept?;
-        // The checksums of a long object are a cache: written beside it, not synced, and not worth a failure.
-        if self.crcs.len() > 1 {
-            let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
+        if kept.is_err() {
+            // A file that may be worth nothing must not keep the name once the one in `tmp/` is gone.
+            let _lock = self.shared.lock(sha);
+            let named = disk::facts_at(&dir.objects, &path)?.map(|facts| facts.identity);
+            if named == Some(disk::facts(&self.file)?.identity) {
+                disk::unlink(&dir.objects, &path)?;
+            }
         }
-        Ok(())
+        if hidden {
+            dir.no_longer_unsealed(sha);
+        }
+        kept
     }
 }
 
@@ -615,15 +634,11 @@ impl Directory {
         disk::open_read(&self.objects, &object_path(sha))
     }
 
-    fn attribute(&self, file: &File, sha: &Sha256) -> io::Result<Option<Attribute>> {
-        Ok(attribute_of(file)?.filter(|attribute| attribute.sha == *sha))
-    }
-
     fn stat(&self, sha: &Sha256) -> io::Result<Option<ObjectStat>> {
         let Some(file) = self.open(sha)? else {
             return Ok(None);
         };
-        let attribute = self.attribute(&file, sha)?;
+        let attribute = own_attribute(&file, sha)?;
         let size = disk::facts(&file)?.size;
         if self.unsealed.lock().contains(sha) {
             return Ok(None);
@@ -767,7 +782,7 @@ impl SharedSync {
     }
 }
 
-/// The attribute's name.
+/// The attribute's name: who carries it is ours.
 pub(super) const ATTRIBUTE: &str = "user.momo";
 /// As long as an inode of 256 bytes on ext4 has room for: no block of its own, no further write.
 const ATTRIBUTE_BYTES: usize = 67;
@@ -780,17 +795,17 @@ const NOBODY: OperationId = OperationId {
 
 /// What stands beside the bytes: `1 sha(32) size(8) node(2) boot(8) sequence(8) crc(4) crc-of-these(4)`, big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attribute {
-    pub(super) sha: Sha256,
-    pub(super) size: u64,
+struct Attribute {
+    sha: Sha256,
+    size: u64,
     upload: OperationId,
     /// Of the only block, or of the list of the checksums of all blocks.
     crc: u32,
 }
 
 impl Attribute {
-    /// What is written on files that are ours and no objects: empty ones.
-    pub(super) const fn unknown(sha: Sha256, size: u64) -> Self {
+    /// Of an object whose own was lost.
+    const fn unknown(sha: Sha256, size: u64) -> Self {
         Self {
             sha,
             size,
@@ -799,7 +814,7 @@ impl Attribute {
         }
     }
 
-    pub(super) fn encode(&self) -> [u8; ATTRIBUTE_BYTES] {
+    fn encode(&self) -> [u8; ATTRIBUTE_BYTES] {
         let mut bytes = [0; ATTRIBUTE_BYTES];
         bytes[0] = 1;
         bytes[1..33].copy_from_slice(&self.sha.0);
@@ -837,9 +852,14 @@ impl Attribute {
 }
 
 /// The attribute of an open file; `None` when it carries none of ours, or a damaged one.
-pub(super) fn attribute_of(file: impl AsFd) -> io::Result<Option<Attribute>> {
+fn attribute_of(file: impl AsFd) -> io::Result<Option<Attribute>> {
     let value = disk::attribute::<ATTRIBUTE_BYTES>(file, ATTRIBUTE)?;
     Ok(value.and_then(|value| Attribute::decode(&value)))
+}
+
+/// The attribute of an object; one that names another object is none.
+fn own_attribute(file: &File, sha: &Sha256) -> io::Result<Option<Attribute>> {
+    Ok(attribute_of(file)?.filter(|attribute| attribute.sha == *sha))
 }
 
 /// Reads a file block by block; its SHA-256.
@@ -899,4 +919,469 @@ fn checksum_of(crcs: &[u32]) -> u32 {
 
 fn reserve_of(room: Room) -> u64 {
     RESERVE_BYTES.min(room.total / 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use crate::base::digest::sha256;
+    use crate::base::random::Random;
+
+    const NODE: NodeId = NodeId(0);
+    const UPLOAD: OperationId = OperationId {
+        node: NODE,
+        boot: Boot(1),
+        sequence: 5,
+    };
+
+    fn open(data: &[PathBuf]) -> (DataDirs, Objects) {
+        let dirs = DataDirs::open(data, None, NODE).unwrap().dirs;
+        let objects = Objects::open(&dirs, Durability::Full).unwrap();
+        (dirs, objects)
+    }
+
+    fn fill(objects: &Objects, bytes: &[u8]) -> Incoming {
+        let mut incoming = objects.create(bytes.len() as u64, UPLOAD).unwrap();
+        for block in bytes.chunks(BLOCK_BYTES) {
+            incoming.write(block, crc32c(block)).unwrap();
+        }
+        incoming
+    }
+
+    fn keep(objects: &Objects, bytes: &[u8]) -> Sha256 {
+        let sha = sha256(bytes);
+        fill(objects, bytes).seal(&sha).unwrap();
+        sha
+    }
+
+    fn content(objects: &Objects, sha: &Sha256) -> Result<Vec<u8>, StoreError> {
+        let mut reader = objects.reader(sha)?.expect("the object is here");
+        let (mut bytes, mut block) = (Vec::new(), Vec::new());
+        for index in 0..reader.block_count() {
+            let crc = reader.read_block(index, &mut block)?;
+            assert_eq!(crc, crc32c(&block));
+            bytes.extend(&block);
+        }
+        assert_eq!(bytes.len() as u64, reader.size());
+        Ok(bytes)
+    }
+
+    fn some_bytes(length: usize, seed: u64) -> Vec<u8> {
+        let mut random = Random::new(seed);
+        (0..length).map(|_| random.next() as u8).collect()
+    }
+
+    fn file_of(data: &Path, sha: &Sha256) -> PathBuf {
+        data.join(".momo/objects").join(object_path(sha))
+    }
+
+    fn in_tmp(data: &Path) -> usize {
+        std::fs::read_dir(data.join(".momo/tmp")).unwrap().count()
+    }
+
+    /// Overwrites a byte of an object behind the store's back.
+    fn corrupt(path: &Path, at: u64) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[!byte[0]], at).unwrap();
+    }
+
+    #[test]
+    fn objects_of_every_length_come_back_and_leave_nothing_in_tmp() {
+        let root = tempfile::tempdir().unwrap();
+        let (dirs, objects) = open(&[root.path().to_owned()]);
+        let mut kept = BTreeMap::new();
+        for length in [
+            1,
+            4096,
+            BLOCK_BYTES - 1,
+            BLOCK_BYTES,
+            BLOCK_BYTES + 1,
+            3 * BLOCK_BYTES,
+        ] {
+            let bytes = some_bytes(length, length as u64);
+            let incoming = fill(&objects, &bytes);
+            let mut again = vec![0; length.min(700)];
+            incoming.read_at(0, &mut again).unwrap();
+            assert_eq!(again, bytes[..again.len()]);
+            let sha = sha256(&bytes);
+            assert!(objects.stat(&sha).unwrap().is_none());
+            assert_eq!(incoming.seal(&sha).unwrap(), dirs.dirs[0].id);
+            kept.insert(sha, bytes);
+        }
+        assert_eq!(in_tmp(root.path()), 0);
+        for (sha, bytes) in &kept {
+            assert_eq!(&content(&objects, sha).unwrap(), bytes);
+            let stat = objects.stat(sha).unwrap().unwrap();
+            let size = bytes.len() as u64;
+            assert_eq!(
+                stat,
+                ObjectStat {
+                    size,
+                    dir: dirs.dirs[0].id,
+                    upload: UPLOAD
+                }
+            );
+            assert!(objects.verify(sha).unwrap());
+        }
+        let listed: BTreeMap<_, _> = objects.list().collect();
+        assert!(listed.keys().eq(kept.keys()));
+    }
+
+    #[test]
+    fn an_upload_that_is_dropped_or_short_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let mut incoming = objects.create(BLOCK_BYTES as u64 + 5, UPLOAD).unwrap();
+        let block = vec![1; BLOCK_BYTES];
+        assert!(matches!(
+            incoming.write(&block[1..], 0),
+            Err(StoreError::WrongLength)
+        ));
+        incoming.write(&block, crc32c(&block)).unwrap();
+        assert!(matches!(
+            incoming.write(&block[..6], 0),
+            Err(StoreError::WrongLength)
+        ));
+        assert!(matches!(
+            incoming.seal(&sha256(&block)),
+            Err(StoreError::WrongLength)
+        ));
+        drop(objects.create(7, UPLOAD).unwrap());
+        assert_eq!(in_tmp(root.path()), 0);
+        assert_eq!(objects.list().count(), 0);
+        assert!(objects.reader(&sha256(&block)).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_damaged_block_is_found_and_the_others_are_still_read() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let long = keep(&objects, &some_bytes(3 * BLOCK_BYTES, 1));
+        let short = keep(&objects, &some_bytes(100, 2));
+        corrupt(&file_of(root.path(), &long), BLOCK_BYTES as u64 + 9);
+        corrupt(&file_of(root.path(), &short), 50);
+        let mut reader = objects.reader(&long).unwrap().unwrap();
+        let mut block = Vec::new();
+        reader.read_block(0, &mut block).unwrap();
+        let bad = reader.read_block(1, &mut block);
+        assert!(matches!(bad, Err(StoreError::Damaged { block: 1, .. })));
+        reader.read_block(2, &mut block).unwrap();
+        assert!(matches!(
+            content(&objects, &short),
+            Err(StoreError::Damaged { block: 0, .. })
+        ));
+        assert!(!objects.verify(&long).unwrap() && !objects.verify(&short).unwrap());
+        assert!(!objects.dirs()[0].failed, "a bad block is no broken disk");
+
+        // Rule R7: the same bytes sent again replace the damaged ones.
+        keep(&objects, &some_bytes(3 * BLOCK_BYTES, 1));
+        assert!(objects.verify(&long).unwrap());
+        assert_eq!(in_tmp(root.path()), 0);
+    }
+
+    #[test]
+    fn lost_checksums_are_made_again_only_from_bytes_that_match_the_digest() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let bytes = some_bytes(2 * BLOCK_BYTES + 17, 3);
+        let sha = keep(&objects, &bytes);
+        let sidecar = root.path().join(".momo/objects").join(sidecar_path(&sha));
+        for lost in [&b""[..], &[7; 12]] {
+            std::fs::write(&sidecar, lost).unwrap();
+            assert_eq!(content(&objects, &sha).unwrap(), bytes);
+            assert_eq!(std::fs::metadata(&sidecar).unwrap().len(), 12);
+        }
+        let object = file_of(root.path(), &sha);
+        let file = File::open(&object).unwrap();
+        rustix::fs::fremovexattr(&file, ATTRIBUTE).unwrap();
+        assert_eq!(content(&objects, &sha).unwrap(), bytes);
+        assert!(attribute_of(&file).unwrap().is_some());
+        std::fs::remove_file(&sidecar).unwrap();
+        corrupt(&object, 0);
+        assert!(matches!(
+            content(&objects, &sha),
+            Err(StoreError::Damaged { .. })
+        ));
+    }
+
+    #[test]
+    fn a_reader_goes_on_while_its_object_is_replaced_and_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let (dirs, objects) = open(&[root.path().to_owned()]);
+        let bytes = some_bytes(2 * BLOCK_BYTES, 4);
+        let sha = keep(&objects, &bytes);
+        let mut reader = objects.reader(&sha).unwrap().unwrap();
+        let mut block = Vec::new();
+        reader.read_block(0, &mut block).unwrap();
+        keep(&objects, &bytes);
+        assert!(!objects.remove(&sha, None, || false).unwrap());
+        assert!(
+            !objects
+                .remove(&sha, Some(DirId(dirs.dirs[0].id.0 ^ 1)), || true)
+                .unwrap()
+        );
+        assert!(
+            objects
+                .remove(&sha, Some(dirs.dirs[0].id), || true)
+                .unwrap()
+        );
+        assert!(objects.reader(&sha).unwrap().is_none());
+        assert!(!objects.remove(&sha, None, || true).unwrap());
+        reader.read_block(1, &mut block).unwrap();
+        assert_eq!(block, bytes[BLOCK_BYTES..]);
+    }
+
+    #[test]
+    fn threads_that_seal_the_same_bytes_all_succeed() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        for round in 0..20 {
+            let bytes = some_bytes(5000, round);
+            let sha = sha256(&bytes);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| fill(&objects, &bytes).seal(&sha).unwrap());
+                }
+            });
+            assert_eq!(content(&objects, &sha).unwrap(), bytes);
+        }
+        assert_eq!(in_tmp(root.path()), 0);
+        assert_eq!(objects.list().count(), 20);
+    }
+
+    #[test]
+    fn an_object_that_is_being_sealed_is_not_there_yet_for_who_counts_copies() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let sha = keep(&objects, b"bytes");
+        let dir = &objects.shared.dirs[0];
+        dir.unsealed.lock().push(sha);
+        assert!(objects.stat(&sha).unwrap().is_none());
+        assert_eq!(objects.list().count(), 0);
+        assert!(!objects.verify(&sha).unwrap());
+        assert_eq!(content(&objects, &sha).unwrap(), b"bytes");
+        dir.no_longer_unsealed(&sha);
+        assert!(objects.stat(&sha).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_seal_that_cannot_sync_leaves_no_name() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let sha = sha256(b"bytes");
+        let incoming = fill(&objects, b"bytes");
+        let folder = &objects.shared.dirs[0].syncs[usize::from(sha.0[0])];
+        assert!(
+            folder
+                .sync(|| Err(io::Error::from_raw_os_error(5)))
+                .is_err()
+        );
+        assert!(matches!(incoming.seal(&sha), Err(StoreError::Io(_))));
+        assert!(!file_of(root.path(), &sha).exists());
+        assert_eq!(in_tmp(root.path()), 0);
+        assert!(objects.dirs()[0].failed);
+    }
+
+    #[test]
+    fn every_durability_keeps_objects() {
+        for durability in [Durability::Full, Durability::Data, Durability::None] {
+            let root = tempfile::tempdir().unwrap();
+            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE)
+                .unwrap()
+                .dirs;
+            let objects = Objects::open(&dirs, durability).unwrap();
+            for _ in 0..2 {
+                let sha = keep(&objects, b"bytes");
+                assert_eq!(content(&objects, &sha).unwrap(), b"bytes");
+            }
+            assert_eq!(in_tmp(root.path()), 0);
+        }
+    }
+
+    #[test]
+    fn threads_that_want_a_directory_synced_share_syncs_and_none_returns_before_one_that_began_later()
+     {
+        let shared = SharedSync::default();
+        let (clock, syncs) = (AtomicU64::new(0), AtomicU64::new(0));
+        let last_begun = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let asked = clock.fetch_add(1, Ordering::SeqCst);
+                        let sync = || {
+                            let begun = clock.fetch_add(1, Ordering::SeqCst);
+                            std::thread::yield_now();
+                            last_begun.fetch_max(begun, Ordering::SeqCst);
+                            syncs.fetch_add(1, Ordering::SeqCst);
+                            Ok(())
+                        };
+                        shared.sync(sync).unwrap();
+                        assert!(last_begun.load(Ordering::SeqCst) > asked);
+                    }
+                });
+            }
+        });
+        assert!(syncs.load(Ordering::SeqCst) <= 8 * 500);
+    }
+
+    #[test]
+    fn what_a_crash_left_named_and_unsynced_stays_only_if_it_is_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let data = [root.path().to_owned()];
+        let (dirs, objects) = open(&data);
+        let [whole, torn] = [6, 7].map(|seed| keep(&objects, &some_bytes(5000, seed)));
+        for (nth, sha) in [whole, torn].iter().enumerate() {
+            let left = root.path().join(format!(".momo/tmp/left-{nth}"));
+            std::fs::hard_link(file_of(root.path(), sha), left).unwrap();
+        }
+        std::fs::write(root.path().join(".momo/tmp/half"), "no attribute").unwrap();
+        corrupt(&file_of(root.path(), &torn), 4999);
+        drop((objects, dirs));
+        let (_dirs, objects) = open(&data);
+        assert_eq!(
+            objects.list().map(|(sha, _)| sha).collect::<Vec<_>>(),
+            [whole]
+        );
+        assert_eq!(in_tmp(root.path()), 0);
+    }
+
+    #[test]
+    fn an_object_goes_to_the_directory_with_most_room_and_is_found_in_any() {
+        let root = tempfile::tempdir().unwrap();
+        let data = ["a", "b"].map(|name| root.path().join(name));
+        let (dirs, objects) = open(&data);
+        // One file system: announced bytes decide.
+        let first = objects.create(1 << 20, UPLOAD).unwrap();
+        let bytes = some_bytes(10, 8);
+        let sha = sha256(&bytes);
+        let dir = fill(&objects, &bytes).seal(&sha).unwrap();
+        assert_eq!(
+            (first.directory().id, dir),
+            (dirs.dirs[0].id, dirs.dirs[1].id)
+        );
+        assert_eq!(content(&objects, &sha).unwrap(), bytes);
+        assert_eq!(objects.stat(&sha).unwrap().unwrap().dir, dir);
+        drop(first);
+        let none = objects
+            .shared
+            .dirs
+            .iter()
+            .map(|d| d.announced.load(Ordering::Relaxed));
+        assert_eq!(none.sum::<u64>(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_fails_is_out_of_service_and_the_others_go_on() {
+        let root = tempfile::tempdir().unwrap();
+        let data = ["a", "b"].map(|name| root.path().join(name));
+        let (dirs, objects) = open(&data);
+        let error = objects.shared.dirs[0].blame(io::Error::from_raw_os_error(5));
+        assert!(matches!(error, StoreError::Io(_)));
+        let failed: Vec<_> = objects.dirs().iter().map(|dir| dir.failed).collect();
+        assert_eq!(failed, [true, false]);
+        let bytes = some_bytes(10, 9);
+        let dir = fill(&objects, &bytes).seal(&sha256(&bytes)).unwrap();
+        assert_eq!(dir, dirs.dirs[1].id);
+        drop(objects.shared.dirs[1].blame(io::Error::from_raw_os_error(30)));
+        assert!(matches!(
+            objects.create(1, UPLOAD),
+            Err(StoreError::NoDirectory)
+        ));
+    }
+
+    #[test]
+    fn a_lying_size_is_refused_and_a_full_disk_is_not_a_failed_one() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        assert!(matches!(
+            objects.create(i64::MAX as u64, UPLOAD),
+            Err(StoreError::Full)
+        ));
+
+        let small = root.path().join("small");
+        std::fs::create_dir(&small).unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=4m", "momo-test"];
+        let mounted = std::process::Command::new("mount")
+            .args(options)
+            .arg(&small)
+            .output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            eprintln!("not tried on a small tmpfs: mounting one needs root");
+            return;
+        }
+        let result = std::panic::catch_unwind(|| {
+            let (_dirs, objects) = open(&[small.join("data")]);
+            let mut kept = 0;
+            let full = loop {
+                let bytes = some_bytes(BLOCK_BYTES, kept);
+                match objects.create(bytes.len() as u64, UPLOAD) {
+                    Ok(mut incoming) => {
+                        incoming.write(&bytes, crc32c(&bytes)).unwrap();
+                        incoming.seal(&sha256(&bytes)).unwrap();
+                        kept += 1;
+                    }
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(full, StoreError::Full), "{full}");
+            // Somebody else takes the rest while an upload is under way.
+            let (one, _) = objects.list().next().expect("some objects fitted");
+            assert!(objects.remove(&one, None, || true).unwrap());
+            kept -= 1;
+            let bytes = some_bytes(60_000, 999);
+            let mut incoming = objects.create(60_000, UPLOAD).expect("a little is left");
+            let _ = std::fs::write(small.join("stranger"), vec![0; 4 << 20]);
+            assert!(matches!(incoming.write(&bytes, 0), Err(StoreError::Full)));
+            drop(incoming);
+            assert!(!objects.dirs()[0].failed);
+            let listed: Vec<_> = objects.list().collect();
+            assert_eq!(listed.len() as u64, kept);
+            assert!(
+                listed
+                    .iter()
+                    .all(|(sha, _)| objects.remove(sha, None, || true).unwrap())
+            );
+            assert_eq!(objects.list().count(), 0);
+        });
+        let unmounted = std::process::Command::new("umount").arg(&small).output();
+        assert!(unmounted.is_ok_and(|output| output.status.success()));
+        result.unwrap();
+    }
+
+    #[test]
+    #[ignore = "measures: run with --release -- --ignored --nocapture --test-threads 1"]
+    fn what_sealing_costs() {
+        let root = tempfile::tempdir_in(".").unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        for threads in [1_u64, 8, 1, 8] {
+            for replace in [false, true] {
+                let start = std::time::Instant::now();
+                std::thread::scope(|scope| {
+                    for thread in 0..threads {
+                        let objects = &objects;
+                        scope.spawn(move || {
+                            for nth in 0..200 {
+                                // The second time every name is taken: sync, rename, sync.
+                                let bytes = some_bytes(4096, thread * 1000 + nth + threads * 9999);
+                                keep(objects, &bytes);
+                            }
+                        });
+                    }
+                });
+                let each = start.elapsed().as_micros() as u64 / 200;
+                println!("{threads} threads, name taken {replace}: {each} us each");
+            }
+            for (sha, _) in objects.list() {
+                objects.remove(&sha, None, || true).unwrap();
+            }
+        }
+    }
 }

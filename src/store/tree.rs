@@ -9,11 +9,10 @@ use parking_lot::Mutex;
 
 use super::disk::{self, Kind, LinkOutcome};
 use super::layout::DataDirs;
+use super::objects::{ATTRIBUTE, object_path};
 use crate::base::digest::Sha256;
 use crate::base::path::FilePath;
 
-/// The attribute that says that a file is the store's; links carry their object's.
-const OURS: &str = "user.momo";
 /// Strangers' files that are remembered as mentioned in the log.
 const MENTIONED: usize = 1_000;
 
@@ -179,29 +178,29 @@ impl Tree {
 
 impl Root {
     fn identity(&self, sha: &Sha256) -> io::Result<Option<(u64, u64)>> {
-        Ok(disk::facts_at(&self.objects, &object_name(sha))?.map(|facts| facts.identity))
+        Ok(disk::facts_at(&self.objects, &object_path(sha))?.map(|facts| facts.identity))
     }
 
     fn make_empty(&self, temporary: &str) -> io::Result<()> {
         disk::unlink(&self.tmp, temporary)?;
         let file = disk::create_new(&self.tmp, temporary)?;
-        disk::set_attribute(&file, OURS, b"empty")?;
+        disk::set_attribute(&file, ATTRIBUTE, b"empty")?;
         disk::make_read_only(&file)
     }
 
     /// A second name for the object under `tmp`; false when the object is not there (any more).
     fn make_link(&self, sha: &Sha256, size: u64, temporary: &str) -> io::Result<bool> {
         disk::unlink(&self.tmp, temporary)?;
-        match disk::link(&self.objects, &object_name(sha), &self.tmp, temporary) {
+        match disk::link(&self.objects, &object_path(sha), &self.tmp, temporary) {
             Ok(LinkOutcome::Linked) => Ok(true),
             Ok(LinkOutcome::Taken) => Err(io::ErrorKind::AlreadyExists.into()),
             Ok(LinkOutcome::Impossible) => {
-                let Some(source) = disk::open_read(&self.objects, &object_name(sha))? else {
+                let Some(source) = disk::open_read(&self.objects, &object_path(sha))? else {
                     return Ok(false);
                 };
                 let target = disk::create_new(&self.tmp, temporary)?;
                 disk::copy(&source, &target, size)?;
-                disk::set_attribute(&target, OURS, b"copy")?;
+                disk::set_attribute(&target, ATTRIBUTE, b"copy")?;
                 disk::make_read_only(&target)?;
                 Ok(true)
             }
@@ -245,46 +244,48 @@ fn folders(path: &FilePath) -> impl Iterator<Item = &str> {
     folder.split('/').filter(|component| !component.is_empty())
 }
 
-fn object_name(sha: &Sha256) -> String {
-    let name = sha.to_string();
-    format!("{}/{name}", &name[..2])
-}
-
 /// Whether a name stands for a regular file that the store made.
 fn is_ours(folder: impl AsFd, name: &str) -> io::Result<bool> {
     match disk::open_read(folder, name) {
         Ok(Some(file)) => Ok(disk::facts(&file)?.kind == Kind::File
-            && disk::attribute::<8_192>(&file, OURS)?.is_some()),
+            && disk::attribute::<8_192>(&file, ATTRIBUTE)?.is_some()),
         Ok(None) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(false),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }
 
-/// Removes names of ours that nobody wants, and the folders that leaves empty; true when `folder` is empty now.
+/// Removes names of ours that nobody wants, and the folders that leaves empty. Folders that are closed to us (the
+/// `lost+found` of a disk) or deeper than any name of ours are strangers'.
 fn sweep(
     folder: &OwnedFd,
     prefix: &str,
     wanted: &impl Fn(&FilePath) -> Option<(Sha256, u64)>,
 ) -> io::Result<()> {
     for name in disk::names(folder)? {
-        if prefix.is_empty() && name == ".momo" {
-            continue;
-        }
         let path = format!("{prefix}{name}");
-        if let Some(inner) = disk::open_folder(folder, &name)? {
+        // Neither our own `.momo` nor anything that the catalog could not name.
+        let Ok(named) = FilePath::new(&path) else {
+            continue;
+        };
+        let inner = match disk::open_folder(folder, &name) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+            opened => opened?,
+        };
+        if let Some(inner) = inner {
+            let was_empty = disk::names(&inner)?.is_empty();
             sweep(&inner, &format!("{path}/"), wanted)?;
-            drop(inner);
-            let known = FilePath::new(&format!("{path}/x")).is_ok();
-            if known
-                && disk::names(&disk::open_folder(folder, &name)?.ok_or(io::ErrorKind::NotFound)?)?
-                    .is_empty()
-            {
+            if !was_empty && disk::names(&inner)?.is_empty() {
                 disk::remove_folder(folder, &name)?;
             }
-        } else if FilePath::new(&path).is_ok_and(|path| wanted(&path).is_none())
-            && is_ours(folder, &name)?
-        {
+        } else if wanted(&named).is_none() && is_ours(folder, &name)? {
             disk::unlink(folder, &name)?;
         }
     }
@@ -329,10 +330,10 @@ mod tests {
 
         fn object(&self, bytes: &[u8]) -> Sha256 {
             let sha = sha256(bytes);
-            let path = self.at(".momo/objects").join(object_name(&sha));
+            let path = self.at(".momo/objects").join(object_path(&sha));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, bytes).unwrap();
-            disk::set_attribute(fs::File::open(&path).unwrap(), OURS, b"object").unwrap();
+            disk::set_attribute(fs::File::open(&path).unwrap(), ATTRIBUTE, b"object").unwrap();
             sha
         }
 

@@ -10,10 +10,13 @@ use momo::base::time::Wall;
 use momo::wire::command::{Expect, Operation, Put, Reply};
 use momo::wire::record::Mode;
 
+use crate::plan::below;
+
 /// Names that are written.
 const NAMES: u64 = 4;
 
 /// What a client asked for.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum Request {
     Change(Operation),
@@ -74,7 +77,7 @@ impl Clients {
             open: BTreeMap::new(),
             tickets: 0,
             uploads: BTreeMap::new(),
-            stamp: 1_000_000_000,
+            stamp: 1_700_000_060_000_000_000,
             seen: BTreeMap::new(),
             history: Vec::new(),
         }
@@ -103,7 +106,7 @@ impl Clients {
             12 => {
                 self.stamp += 1;
                 Request::Change(Operation::SetMode {
-                    new: Mode::ALL[self.random.below(4) as usize],
+                    new: Mode::ALL[below(&mut self.random, 4)],
                     timestamp: self.stamp,
                     cause: "simulation".to_owned(),
                 })

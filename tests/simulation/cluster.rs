@@ -7,7 +7,7 @@ use momo::base::path::FilePath;
 use momo::base::random::{Random, mix};
 use momo::base::time::{Mono, Now, Wall};
 use momo::core::catalog::query;
-use momo::core::node::{Answered, Event, LinkState, Memory, Node, Report, Role};
+use momo::core::node::{Answered, Event, LinkState, Node, Report, Role};
 use momo::engine::driver::turn;
 use momo::wire::command::{Birth, Expect, Operation};
 use momo::wire::peer::{Figures, Message};
@@ -17,7 +17,7 @@ use crate::checkers::answers::Truth;
 use crate::checkers::leaders::Leaders;
 use crate::clients::{Clients, Outcome, Request};
 use crate::network::{Change, Network};
-use crate::plan::Plan;
+use crate::plan::{Plan, below};
 use crate::trace::Trace;
 use crate::world::{Asked, DiskWork, Machine, head};
 
@@ -32,7 +32,7 @@ enum Happening {
         from: NodeId,
         to: NodeId,
         connection: u64,
-        message: Message,
+        message: Box<Message>,
     },
     Connected(NodeId, NodeId),
     Noticed(NodeId, NodeId, u64),
@@ -44,7 +44,8 @@ enum Happening {
     Fault,
     Start(NodeId),
     Heal,
-    Wake2,
+    /// The disk says that it has what it does not have.
+    Lie(NodeId, u64, u64),
 }
 
 struct Seat {
@@ -106,12 +107,82 @@ impl Cluster {
         }
     }
 
-    /// Lets the seed run its course; the first thing that does not hold.
-    pub fn run(&mut self) -> Result<(), String> {
+    /// Starts all nodes in the first half second.
+    pub fn start_all(&mut self) {
         for node in self.nodes() {
             let at = self.random.below(500_000);
             self.at(at, Happening::Start(node));
         }
+    }
+
+    /// Lets things happen until `what` holds, for so many microseconds at most.
+    pub fn until(&mut self, limit: u64, what: impl Fn(&Self) -> bool) -> Result<(), String> {
+        let end = self.now + limit;
+        while !what(self) {
+            if self.now > end {
+                return Err(format!("never came true: {:#?}", self.reports()));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let Some(((at, _), happening)) = self.queue.pop_first() else {
+            return Err("nothing happens any more".to_owned());
+        };
+        self.now = at;
+        self.happen(happening)
+    }
+
+    /// How a node stands.
+    pub fn report(&self, node: NodeId) -> Option<Report> {
+        self.seats.get(&node)?.node.as_ref().map(Node::report)
+    }
+
+    /// A node's machine.
+    pub fn machine(&mut self, node: NodeId) -> &mut Machine {
+        &mut self.seats.get_mut(&node).expect("a seat").machine
+    }
+
+    /// Cuts a node off from all others, or joins all.
+    pub fn isolate(&mut self, node: Option<NodeId>) {
+        self.network
+            .split(node.into_iter().map(|node| (node, 1)).collect());
+        self.links();
+    }
+
+    /// A put of a name at a node; how it ended is the last of what was done.
+    pub fn put(&mut self, node: NodeId, name: &str) -> Result<Outcome, String> {
+        let path = FilePath::new(name).expect("a good name");
+        let boot = Boot(self.boot(node));
+        let put = self.clients.put(node, boot, path, Expect::Any);
+        let before = self.clients.history.len();
+        self.ask(usize::MAX, node, Request::Change(put))?;
+        self.until(60_000_000, |cluster| {
+            let mut later = cluster.clients.history.iter().skip(before);
+            later.any(|done| matches!(&done.request, Request::Change(Operation::Put(p)) if p.path.as_str() == name))
+        })?;
+        let done = self.clients.history.last().ok_or("nothing was done")?;
+        Ok(done.outcome.clone())
+    }
+
+    /// Everything that was seen, against what is in the log.
+    pub fn judge(&mut self) -> Result<(), String> {
+        let committed = self.agreement.committed()?;
+        let birth = self.birth.as_ref().ok_or("nobody was born")?;
+        let truth = Truth::new(birth, &committed)?;
+        truth.judge(&self.clients.history)?;
+        self.counts.insert("commands", truth.len() as u64);
+        self.counts.insert("terms", self.leaders.terms() as u64);
+        self.counts
+            .insert("requests", self.clients.history.len() as u64);
+        Ok(())
+    }
+
+    /// Lets the seed run its course; the first thing that does not hold.
+    pub fn run(&mut self) -> Result<(), String> {
+        self.start_all();
         for client in 0..self.clients.count {
             self.at(500_000, Happening::Client(client));
         }
@@ -121,11 +192,7 @@ impl Cluster {
         let end = self.plan.faults_until + RECOVERY;
         let mut wells = 0;
         while self.now < end {
-            let Some(((at, _), happening)) = self.queue.pop_first() else {
-                return Err("nothing happens any more".to_owned());
-            };
-            self.now = at;
-            self.happen(happening)?;
+            self.step()?;
             if self.calm && self.clients.open() == 0 && self.is_well() {
                 wells += 1;
                 if wells == 1 {
@@ -142,18 +209,6 @@ impl Cluster {
             "no progress after the faults: {:#?}",
             self.reports()
         ))
-    }
-
-    fn judge(&mut self) -> Result<(), String> {
-        let committed = self.agreement.committed()?;
-        let birth = self.birth.as_ref().ok_or("nobody was born")?;
-        let truth = Truth::new(birth, &committed)?;
-        truth.judge(&self.clients.history)?;
-        self.counts.insert("commands", truth.len() as u64);
-        self.counts.insert("terms", self.leaders.terms() as u64);
-        self.counts
-            .insert("requests", self.clients.history.len() as u64);
-        Ok(())
     }
 
     fn count(&mut self, what: &'static str) {
@@ -186,7 +241,7 @@ impl Cluster {
     }
 
     /// All run, all have a vote who should, and all stand at the same place.
-    fn is_well(&self) -> bool {
+    pub fn is_well(&self) -> bool {
         let reports: Vec<Report> = self.reports().into_iter().filter_map(|(_, r)| r).collect();
         let Some(first) = reports.first() else {
             return false;
@@ -232,6 +287,7 @@ impl Cluster {
                 connection,
                 message,
             } if self.network.arrives(from, to, connection) && self.alive(to) => {
+                let message = *message;
                 self.turn(to, Event::Received { from, message })
             }
             Happening::Connected(from, to) => {
@@ -252,6 +308,9 @@ impl Cluster {
             }
             Happening::Synced(node, boot, count) if self.boot(node) == boot && self.alive(node) => {
                 self.synced(node, count)
+            }
+            Happening::Lie(node, boot, number) if self.boot(node) == boot => {
+                self.turn(node, Event::Persisted { number })
             }
             Happening::Checkpointed(node, boot) if self.boot(node) == boot && self.alive(node) => {
                 let machine = &mut self.seats.get_mut(&node).expect("a seat").machine;
@@ -345,14 +404,11 @@ impl Cluster {
     fn carry(&mut self, node: NodeId, boot: u64, asked: Asked) -> Result<(), String> {
         match asked {
             Asked::Send(to, message) => {
-                if let Message::Birth(birth) = &message {
-                    self.birth.get_or_insert_with(|| birth.clone());
-                }
                 let arrivals = self
                     .network
                     .send(&self.plan, &mut self.random, self.now, node, to);
                 for (at, connection) in arrivals {
-                    let message = message.clone();
+                    let message = Box::new(message.clone());
                     self.at(
                         at,
                         Happening::Deliver {
@@ -395,6 +451,14 @@ impl Cluster {
                 self.agreement
                     .tables(index, &self.seats[&node].machine.tables)?;
             }
+            Asked::Born(birth) => {
+                let first = self.birth.get_or_insert_with(|| birth.clone());
+                if *first != birth {
+                    return Err(format!("a second birth: {first:?}, {birth:?}"));
+                }
+            }
+            // The only voter may lose a term that nobody else has heard of, and use it again.
+            Asked::Appended(_) if self.plan.voters == 1 => {}
             Asked::Appended(records) => self.agreement.appended(records)?,
         }
         Ok(())
@@ -418,15 +482,9 @@ impl Cluster {
         let at = self.now + 100 + self.random.below(most);
         self.at(at, Happening::Synced(node, boot, waiting));
         if self.plan.disk_lies {
-            let number = self.seats[&node].machine.disk.pending.iter().rev();
-            let number = number.clone().find_map(|work| match work {
-                DiskWork::Append(append) => Some(append.number),
-                DiskWork::Install { number, .. } => Some(*number),
-                DiskWork::Cut { .. } => None,
-            });
-            if let Some(number) = number {
-                self.at(self.now, Happening::Wake2);
-                let _ = self.turn(node, Event::Persisted { number });
+            let pending = self.seats[&node].machine.disk.pending.iter();
+            if let Some(number) = pending.rev().find_map(DiskWork::number) {
+                self.at(self.now + 1, Happening::Lie(node, boot, number));
             }
         }
     }
@@ -436,7 +494,12 @@ impl Cluster {
         seat.syncing = false;
         let disk = &mut seat.machine.disk;
         let count = count.min(disk.pending.len());
-        let numbers: Vec<u64> = (0..count).filter_map(|_| disk.complete()).collect();
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let (number, records) = disk.complete();
+            numbers.extend(number);
+            self.agreement.appended(records)?;
+        }
         // The writer may report each, or only the last of a group.
         let from = if self.random.one_in(2) {
             numbers.len().saturating_sub(1)
@@ -450,7 +513,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn start(&mut self, node: NodeId) -> Result<(), String> {
+    pub fn start(&mut self, node: NodeId) -> Result<(), String> {
         let seat = self.seats.get_mut(&node).expect("a seat");
         seat.boot += 1;
         seat.machine.start();
@@ -459,12 +522,6 @@ impl Cluster {
         let boot = seat.boot;
         let settings = self.plan.settings(node, Boot(boot));
         let recovered = seat.machine.disk.recovered();
-        if let Some(birth) = recovered.memory.iter().find_map(|memory| match memory {
-            Memory::Born(birth) => Some(birth.clone()),
-            _ => None,
-        }) {
-            self.birth.get_or_insert(birth);
-        }
         let core = Node::new(settings, recovered, &seat.machine.tables)
             .map_err(|fatal| format!("node {node} does not start: {fatal}"))?;
         seat.node = Some(core);
@@ -488,7 +545,7 @@ impl Cluster {
     }
 
     /// The process ends at once; of what waits for the disk a part may still arrive there.
-    fn crash(&mut self, node: NodeId) {
+    pub fn crash(&mut self, node: NodeId) -> Result<(), String> {
         self.trace
             .line(self.now, format_args!("node {node} crashes"));
         let seat = self.seats.get_mut(&node).expect("a seat");
@@ -496,7 +553,8 @@ impl Cluster {
         let pending = seat.machine.disk.pending.len() as u64;
         if !self.plan.disk_lies {
             for _ in 0..self.random.below(pending + 1) {
-                seat.machine.disk.complete();
+                let (_, records) = seat.machine.disk.complete();
+                self.agreement.appended(records)?;
             }
         }
         seat.machine.disk.pending.clear();
@@ -510,9 +568,10 @@ impl Cluster {
             self.again(client);
         }
         self.links();
+        Ok(())
     }
 
-    fn wipe(&mut self, node: NodeId) {
+    pub fn wipe(&mut self, node: NodeId) {
         let seat = self.seats.get_mut(&node).expect("a seat");
         seat.machine.disk = crate::world::Disk::default();
         self.trace
@@ -549,7 +608,7 @@ impl Cluster {
         if self.calm {
             return Ok(());
         }
-        let node = NodeId(self.random.below(u64::from(self.plan.nodes)) as u16);
+        let node = self.nodes()[below(&mut self.random, usize::from(self.plan.nodes))];
         if !self.alive(node) {
             self.again(client);
             return Ok(());
@@ -636,7 +695,7 @@ impl Cluster {
         let gap = 50_000 + self.random.below(self.plan.fault_gap);
         self.at(self.now + gap, Happening::Fault);
         let nodes = self.nodes();
-        let mut victim = nodes[self.random.below(nodes.len() as u64) as usize];
+        let mut victim = nodes[below(&mut self.random, nodes.len())];
         let leads = |(_, report): &(NodeId, Option<Report>)| {
             report.as_ref().is_some_and(|r| r.role == Role::Leader)
         };
@@ -648,7 +707,7 @@ impl Cluster {
         match self.random.below(8) {
             0..=3 if self.plan.crashes && self.alive(victim) => {
                 let wipe = self.plan.wipes && self.random.one_in(3) && self.may_wipe(victim);
-                self.crash(victim);
+                self.crash(victim)?;
                 self.count("crashes");
                 if wipe {
                     self.wipe(victim);

@@ -7,7 +7,13 @@ use momo::base::random::{Random, mix};
 use momo::core::Settings;
 use momo::wire::command::BirthMember;
 
+/// An index below `count`, by chance.
+pub fn below(random: &mut Random, count: usize) -> usize {
+    usize::try_from(random.below(count as u64)).unwrap_or(0)
+}
+
 /// A seed's world. All times in microseconds.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -48,8 +54,8 @@ impl Plan {
             (3, 1),
             (1, 1),
             (2, 1),
-        ][random.below(8) as usize];
-        let mut pick = |choices: [u64; 4]| choices[random.below(4) as usize];
+        ][below(&mut random, 8)];
+        let mut pick = |choices: [u64; 4]| choices[below(&mut random, 4)];
         let delay = pick([500, 2_000, 2_000, 40_000]);
         let sync = pick([300, 2_000, 5_000, 30_000]);
         Self {
@@ -63,7 +69,7 @@ impl Plan {
             sync: (sync, sync * pick([2, 10, 50, 100])),
             slow: pick([10, 30, 100, 300]),
             disk_lies: false,
-            clients: pick([2, 4, 6, 8]) as usize,
+            clients: usize::try_from(pick([2, 4, 6, 8])).unwrap_or(2),
             faults_until: 20_000_000,
             fault_gap: pick([500_000, 1_500_000, 1_500_000, 4_000_000]),
             crashes: pick([0, 1, 1, 1]) == 1,

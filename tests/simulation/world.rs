@@ -7,9 +7,11 @@ use momo::base::table::{MemoryTables, Tables};
 use momo::core::catalog;
 use momo::core::node::{Answered, Append, Effect, Fatal, LogRecord, Memory, Recovered};
 use momo::engine::driver::World;
+use momo::wire::command::Birth;
 use momo::wire::peer::{Message, SnapshotHead};
 
 /// What the effects of a turn ask of the rest of the simulation.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum Asked {
     Send(NodeId, Message),
@@ -23,6 +25,8 @@ pub enum Asked {
     Applied(u64, u64),
     /// The tables were replaced.
     Installed(u64),
+    /// A cluster was born.
+    Born(Birth),
     /// Entries were handed to the log.
     Appended(Vec<LogRecord>),
 }
@@ -70,6 +74,17 @@ pub enum DiskWork {
     },
 }
 
+impl DiskWork {
+    /// What to report when it is done.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Self::Append(append) => Some(append.number),
+            Self::Install { number, .. } => Some(*number),
+            Self::Cut { .. } => None,
+        }
+    }
+}
+
 /// What survives a crash, and what is on its way there.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
@@ -80,30 +95,31 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The oldest work is done; the number to report.
-    pub fn complete(&mut self) -> Option<u64> {
-        match self.pending.pop_front()? {
-            DiskWork::Append(append) => {
+    /// The oldest work is done; the number to report, and the entries that are on disk by that.
+    pub fn complete(&mut self) -> (Option<u64>, Vec<LogRecord>) {
+        match self.pending.pop_front() {
+            None => (None, Vec::new()),
+            Some(DiskWork::Append(append)) => {
                 self.log.append(&append);
-                Some(append.number)
+                (Some(append.number), append.entries)
             }
-            DiskWork::Cut { index, term } => {
+            Some(DiskWork::Cut { index, term }) => {
                 self.log.cut(index, term);
-                None
+                (None, Vec::new())
             }
-            DiskWork::Install {
+            Some(DiskWork::Install {
                 head,
                 hard_state,
                 number,
                 tables,
-            } => {
+            }) => {
                 self.tables = tables;
                 self.log = LogFile {
                     base: (head.index, head.term),
                     entries: BTreeMap::new(),
                     hard_state: Some(hard_state),
                 };
-                Some(number)
+                (Some(number), Vec::new())
             }
         }
     }
@@ -224,6 +240,9 @@ impl World for Machine {
                     let old = |m: &Memory| matches!(m, Memory::Acknowledged(_));
                     self.disk.memory.retain(|memory| !old(memory));
                 }
+                if let Memory::Born(birth) = &memory {
+                    self.asked.push(Asked::Born(birth.clone()));
+                }
                 self.disk.memory.push(memory);
             }
             Effect::Forget => {
@@ -237,7 +256,7 @@ impl World for Machine {
                 self.checkpoint = None;
             }
             Effect::Say { event, text, .. } => {
-                self.asked.push(Asked::Say(format!("{event}: {text}")))
+                self.asked.push(Asked::Say(format!("{event}: {text}")));
             }
             Effect::Touched { .. }
             | Effect::Unreferenced { .. }

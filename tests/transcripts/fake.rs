@@ -72,13 +72,13 @@ impl Verbs for FakeVerbs {
             Strategy::Current => mode.name(),
             Strategy::Negotiated(mode) => mode.name(),
             Strategy::Leg => "leg",
-            Strategy::Named(name) => match Mode::ALL.iter().find(|mode| mode.name() == name) {
-                Some(mode) => mode.name(),
-                None => {
+            Strategy::Named(name) => {
+                let Some(mode) = Mode::ALL.iter().find(|mode| mode.name() == name) else {
                     let message = format!("no strategy {name}");
                     return Err(Failure::refused(Code::Invalid, message));
-                }
-            },
+                };
+                mode.name()
+            }
         };
         let mut bytes = Vec::new();
         body.read_to_end(&mut bytes).map_err(Failure::Body)?;
@@ -491,9 +491,9 @@ impl Write for ScriptedWire {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         assert_eq!(self.end, None, "nothing is written after the end");
         let before = self.unsent.len();
-        slices
-            .iter()
-            .for_each(|slice| self.unsent.extend_from_slice(slice));
+        for slice in slices {
+            self.unsent.extend_from_slice(slice);
+        }
         let count = self.unsent.len() - before;
         self.writes.push(count);
         Ok(count)

@@ -57,13 +57,11 @@ impl Agreement {
 
     /// The entries that were applied, in order.
     pub fn committed(&self) -> Result<Vec<&LogRecord>, String> {
-        let mut next = 2;
         let mut records = Vec::new();
-        for (index, term) in &self.applied {
+        for (next, (index, term)) in (2..).zip(&self.applied) {
             if *index != next {
                 return Err(format!("nobody applied {next} before {index}"));
             }
-            next += 1;
             let record = self.entries.get(&(*index, *term));
             records.push(record.ok_or(format!("the entry applied at {index} was never logged"))?);
         }

@@ -57,8 +57,8 @@ impl Truth {
                     _ => unreachable!(),
                 };
                 let now = query::file(&tables, path).map_err(|e| e.to_string())?;
-                let held = truth.names.entry(path.clone()).or_default();
-                held.insert(entry.index, now.map(|record| record.upload));
+                let name = truth.names.entry(path.clone()).or_default();
+                name.insert(entry.index, now.map(|record| record.upload));
             }
             truth.commands.insert(entry.index, (command, reply));
         }
@@ -93,10 +93,12 @@ impl Truth {
         for done in history {
             match (&done.request, &done.outcome) {
                 (
-                    Request::Change(operation @ Operation::Delete { .. }),
+                    Request::Change(
+                        operation @ (Operation::Delete { .. } | Operation::Register { .. }),
+                    ),
                     Outcome::Committed { index, reply },
                 ) => {
-                    // Deletions carry nothing to tell them apart by.
+                    // These carry nothing to tell one from another by.
                     let same = |(command, answer): &(Command, Reply)| {
                         command.id.node == done.node
                             && command.operation == *operation
