@@ -332,6 +332,13 @@ fn an_emptied_daemon_comes_back_without_a_say_and_is_filled_again() {
         for (name, body) in &files {
             assert_eq!(&cluster.get(wiped, name), body);
         }
+        // Its commands are new ones, although it counts its starts from the beginning again: none is taken for one of before.
+        for index in 0..30_u64 {
+            let name = format!("through-{wiped}-{index}.bin");
+            let body = content(1_000 + index + wiped as u64 * 100, 3_000);
+            upload(&cluster, wiped, &name, &body);
+            assert_eq!(cluster.get(1, &name), body);
+        }
         let name = format!("later-{wiped}.bin");
         upload(&cluster, 1, &name, b"still a cluster");
         assert_eq!(cluster.get(wiped, &name), b"still a cluster");
