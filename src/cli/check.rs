@@ -8,8 +8,17 @@ use super::locate::ConfFlag;
 use super::{print, secret, server};
 use crate::config::{Config, manual};
 
+const EXAMPLES: &str = "\
+Examples:
+  momo check
+  momo check --conf /etc/momo/momo.conf --id 0 --quiet
+  momo check --keys";
+
 #[derive(Args, Debug)]
-#[command(after_long_help = format!("Keys of the configuration:\n\n{}", manual::list()))]
+#[command(
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\nKeys of the configuration:\n\n{}", manual::list())
+)]
 pub(super) struct Flags {
     #[command(flatten)]
     conf: ConfFlag,

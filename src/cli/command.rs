@@ -52,7 +52,7 @@ enum Command {
     Rm(rm::Flags),
     /// Show the replication mode and its history, or change it
     Mode(mode::Flags),
-    /// Show the cluster: daemons, leader, files, what is under-replicated
+    /// Show the cluster: daemons, leader, mode, what is under-replicated
     Status(status::Flags),
     /// The secret that the daemons of a cluster share
     Secret(secret::Flags),

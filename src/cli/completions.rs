@@ -7,6 +7,11 @@ use super::exit::Failure;
 use super::print;
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo completions bash > /etc/bash_completion.d/momo
+  momo completions zsh > ~/.zfunc/_momo
+  momo completions fish > ~/.config/fish/completions/momo.fish")]
 pub(super) struct Flags {
     /// The shell
     shell: Shell,

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::dial::DialFlags;
@@ -54,6 +55,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         ));
     }
     let jobs = places(flags)?;
+    clean_up_when_interrupted()?;
     let mut client = Client::new(&flags.dial)?;
     let mut worst = None;
     for (name, place) in &jobs {
@@ -208,9 +210,27 @@ fn undelivered(error: &io::Error) -> Failure {
     Failure::Failed(format!("standard output: {error}"))
 }
 
-/// A file under a name of its own until it is known to be whole; removed unless it is kept.
+/// A file under a name of its own until it is known to be whole; removed unless it is kept, also when a signal ends the program.
 struct Part {
     path: PathBuf,
+}
+
+/// The part that is being written, for whoever gets the signal.
+static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// What a shell says of a program that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+/// From now on SIGINT and SIGTERM remove the unfinished part before they end the program.
+fn clean_up_when_interrupted() -> Result<(), Failure> {
+    let handler = || {
+        // The lock is held to the end: no part is made after this.
+        let unfinished = UNFINISHED.lock();
+        if let Some(path) = unfinished.as_ref() {
+            let _ = fs::remove_file(path);
+        }
+        std::process::exit(INTERRUPTED);
+    };
+    ctrlc::set_handler(handler).map_err(|error| Failure::Failed(format!("signals: {error}")))
 }
 
 impl Part {
@@ -228,6 +248,8 @@ impl Part {
     }
 
     fn create(&self) -> Result<File, Failure> {
+        let mut unfinished = UNFINISHED.lock();
+        *unfinished = Some(self.path.clone());
         File::create(&self.path).map_err(of_file(&self.path))
     }
 
@@ -240,5 +262,6 @@ impl Drop for Part {
     fn drop(&mut self) {
         // Gone already when it was kept.
         let _ = fs::remove_file(&self.path);
+        *UNFINISHED.lock() = None;
     }
 }

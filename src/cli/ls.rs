@@ -14,6 +14,11 @@ use crate::wire::parsed::Parsed;
 use crate::wire::text::{LIST_HEAD, ListRow, Request, Verdict, verdict};
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo ls
+  momo ls 2026/
+  momo ls --json | jq -r .name")]
 pub(super) struct Flags {
     /// Only names that begin so
     prefix: Option<String>,

@@ -12,6 +12,12 @@ use crate::wire::record::{Mode, ModeRecord};
 use crate::wire::text::{Request, parse_mode};
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo mode
+  momo mode chain
+  momo mode 2
+  momo mode --history")]
 pub(super) struct Flags {
     /// The new mode: 0 none, 1 chain, 2 splay, 3 primary-splay (the digit or the name)
     #[arg(value_parser = mode)]

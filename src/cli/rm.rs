@@ -11,6 +11,10 @@ use crate::base::path::FilePath;
 use crate::wire::text::Request;
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo rm report.pdf
+  momo rm 2025/a.log 2025/b.log")]
 pub(super) struct Flags {
     /// Names to delete
     #[arg(required = true, value_name = "NAME")]

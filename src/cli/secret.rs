@@ -27,6 +27,11 @@ enum Command {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo secret new
+  momo secret new --conf /etc/momo/momo.conf
+  momo secret new --file momo.secret")]
 struct New {
     #[command(flatten)]
     conf: ConfFlag,

@@ -9,6 +9,11 @@ use crate::base::id::NodeId;
 use crate::config::Config;
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo server --id 0
+  momo server --id 2 --conf /etc/momo/momo.conf
+  momo -imp server -id 0")]
 pub(super) struct Flags {
     /// Which [daemon.N] of the configuration to run
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -13,6 +13,10 @@ use crate::base::path::FilePath;
 use crate::wire::text::{Request, Stated};
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo stat report.pdf
+  momo stat --json report.pdf photos.tar")]
 pub(super) struct Flags {
     /// Names to show
     #[arg(required = true, value_name = "NAME")]

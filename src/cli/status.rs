@@ -9,6 +9,11 @@ use super::text::{Client, Stop, elsewhere};
 use crate::wire::text::{Request, Verdict, verdict};
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  momo status
+  momo status --server 10.0.0.2:3333
+  momo status --json | jq .under_replicated")]
 pub(super) struct Flags {
     /// One JSON object
     #[arg(long)]

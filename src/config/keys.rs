@@ -283,7 +283,7 @@ pub static KEYS: &[Key<Config>] = &[
             show: |c| c.server.text_admin.word(),
         },
         default: Value("loopback"),
-        doc: "Who may change the mode, delete and heal by the text door.",
+        doc: "Who may change the mode and delete by the text door: clients on the same machine, everyone, no one.",
     },
     Key {
         section: "server",

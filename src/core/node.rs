@@ -696,7 +696,7 @@ impl Node {
                 let command = read_command(index, &content)?;
                 let applied = catalog::apply(&mut turn.tables, index, &command)?;
                 for note in applied.notes {
-                    carry_out(turn, note);
+                    carry_out(turn, note)?;
                 }
                 self.proposals
                     .applied(turn, index, command.id, &applied.reply);
@@ -912,13 +912,24 @@ fn read_command(index: u64, content: &[u8]) -> Result<Command, Fatal> {
         .map_err(|error| Fatal::TooOld(format!("entry {index} is an unknown command: {error}")))
 }
 
-fn carry_out(turn: &mut Turn<'_>, note: Note) {
+fn carry_out(turn: &mut Turn<'_>, note: Note) -> Result<(), Fatal> {
     match note {
         Note::Touched(path) => turn.last(Effect::Touched { path }),
         Note::Unreferenced(sha256) => turn.last(Effect::Unreferenced { sha256 }),
         Note::Settled(upload) => turn.last(Effect::Settled { upload }),
-        Note::Mode => turn.say(Level::Info, "mode_changed", "see the history of modes"),
+        Note::Mode => {
+            let mode = catalog::query::mode(&turn.tables)?;
+            let text = format!(
+                "old={} new={} timestamp={} cause={:?}",
+                mode.old.digit(),
+                mode.new.digit(),
+                mode.timestamp,
+                mode.cause
+            );
+            turn.say(Level::Info, "mode_changed", text);
+        }
     }
+    Ok(())
 }
 
 /// The answer to a thread.

@@ -22,14 +22,8 @@ pub fn serve(session: &Session, wire: &mut dyn Wire) {
             return;
         }
     };
-    match &answer {
-        Answer::Changed(triple) => {
-            let (old, new, timestamp) = (triple.old.digit(), triple.new.digit(), triple.timestamp);
-            log::info!(target: "momo::mode_changed", "peer={peer} old={old} new={new} timestamp={timestamp}");
-        }
-        Answer::Refused(why) => {
-            log::warn!(target: "momo::mode_refused", "peer={peer} door=change: {why}");
-        }
+    if let Answer::Refused(why) = &answer {
+        log::warn!(target: "momo::mode_refused", "peer={peer} door=change: {why}");
     }
     let mut line = Vec::new();
     answer.print(&mut line);

@@ -335,10 +335,7 @@ impl Conversation<'_> {
         }
         let cause = format!("text door, {}", self.wire.peer());
         match self.session.verbs.set_mode(mode, None, &cause) {
-            Ok(record) => {
-                log::info!(target: "momo::mode_changed", "peer={} old={} new={} timestamp={}", self.wire.peer(), record.old.digit(), record.new.digit(), record.timestamp);
-                self.answer(modes(&[record]))
-            }
+            Ok(record) => self.answer(modes(&[record])),
             Err(Failure::Unknown { .. }) => {
                 self.error(&format_args!("{OUTCOME_UNKNOWN}, ask MODE"))
             }

@@ -191,12 +191,7 @@ impl Verbs for Handle {
             timestamp,
             cause: cause.to_owned(),
         })?;
-        let changed = self.mode_or_start().map_err(tables_failed)?;
-        log::info!(
-            target: "momo::mode_changed",
-            "old {} new {} timestamp {} by {cause}", changed.old.name(), changed.new.name(), changed.timestamp
-        );
-        Ok(changed)
+        self.mode_or_start().map_err(tables_failed)
     }
 
     fn members(&self) -> Vec<Member> {

@@ -333,6 +333,13 @@ impl Wire for Connection {
         self.peer
     }
 
+    /// Who dials an address of their own machine comes from that address, whichever it is.
+    fn loopback(&self) -> bool {
+        let peer = self.peer.ip().to_canonical();
+        let own = self.socket.local_addr();
+        peer.is_loopback() || own.is_ok_and(|own| own.ip().to_canonical() == peer)
+    }
+
     fn pending(&self) -> &[u8] {
         &self.input[self.start..self.end]
     }
