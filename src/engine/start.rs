@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
 use serde::Deserialize;
 
 use crate::base::id::{Boot, ClusterId, NodeId};
@@ -18,6 +17,7 @@ use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
 use crate::core::settings::Settings as CoreSettings;
 use crate::engine::bulk::Peers;
 use crate::engine::links::Links;
+use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
 use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
@@ -153,10 +153,10 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         report,
     }));
 
-    let (failing, failed) = bounded::<String>(4);
+    let (failing, failed) = crossbeam_channel::bounded::<String>(4);
     let (log_work, log_queue) = bounded(LOG_QUEUE);
     let (tree_work, tree_queue) = bounded(TREE_QUEUE);
-    let (job_work, job_queue) = bounded(JOB_QUEUE);
+    let (job_work, job_queue) = crossbeam_channel::bounded(JOB_QUEUE);
     let mut threads = Vec::new();
     let mut spawn = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
         let builder = thread::Builder::new()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::base::path::FilePath;
 use crate::base::table::Tables;
@@ -11,6 +11,7 @@ use crate::core::node::{Effect, Event, Fatal, Level, Memory, Node};
 use crate::engine::clock;
 use crate::engine::driver::{World, turn};
 use crate::engine::jobs::Job;
+use crate::engine::queue::{Receiver, Sender};
 use crate::engine::shared::Engine;
 use crate::engine::snapshot;
 use crate::engine::writer::LogWork;
@@ -54,7 +55,7 @@ pub struct Production {
     /// The visible tree's queue.
     pub tree: Sender<TreeWork>,
     /// The copy workers' queue.
-    pub jobs: Sender<Job>,
+    pub jobs: crossbeam_channel::Sender<Job>,
     /// The driver's own queue, for what helpers report.
     pub events: Sender<Event>,
     /// Events that follow from effects at once.

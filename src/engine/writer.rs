@@ -1,8 +1,7 @@
 //! The one writer of the Raft log: takes whatever is waiting, puts it on stable storage with one sync, and says so.
 
-use crossbeam_channel::{Receiver, Sender};
-
 use crate::core::node::{Append, Event};
+use crate::engine::queue::{Receiver, Sender};
 use crate::store::disk::RealDisk;
 use crate::store::log::{LogBase, LogEntry, LogError, RaftLog};
 
@@ -30,7 +29,7 @@ pub fn run(
     work: &Receiver<LogWork>,
     events: &Sender<Event>,
 ) -> Result<(), LogError> {
-    let mut next = work.recv().ok();
+    let mut next = work.recv();
     while let Some(first) = next.take() {
         match first {
             LogWork::Append(first) => {
@@ -71,7 +70,7 @@ pub fn run(
             }
         }
         if next.is_none() {
-            next = work.recv().ok();
+            next = work.recv();
         }
     }
     Ok(())
