@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn items_come_out_in_order_and_a_full_queue_refuses() {
-        let (send, receive) = bounded(2);
+        let (send, receive) = bounded::<u8>(2);
         send.send(1).unwrap();
         send.try_send(2).unwrap();
         assert_eq!(send.try_send(3), Err(TrySendError::Full(3)));
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn either_end_learns_that_the_other_is_gone() {
-        let (send, receive) = bounded(1);
+        let (send, receive) = bounded::<u8>(1);
         send.send(1).unwrap();
         drop(send);
         assert_eq!(receive.recv_timeout(LONG), Ok(1));
@@ -210,7 +210,7 @@ mod tests {
             receive.recv_timeout(LONG),
             Err(RecvTimeoutError::Disconnected)
         );
-        let (send, receive) = bounded(1);
+        let (send, receive) = bounded::<u8>(1);
         drop(receive);
         assert_eq!(send.send(1), Err(SendError(1)));
     }
