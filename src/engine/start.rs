@@ -21,7 +21,7 @@ use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
 use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
-use crate::engine::world::{Production, drive, fact, tend_tree};
+use crate::engine::world::{Production, checkpoint, drive, fact, tend_tree};
 use crate::engine::writer;
 use crate::engine::{collector, jobs, load};
 use crate::store::disk::RealDisk;
@@ -38,6 +38,8 @@ use crate::wire::record::from_row;
 const TREE_QUEUE: usize = 4_096;
 /// Work for the log that waits, at most.
 const LOG_QUEUE: usize = 4_096;
+/// Checkpoints asked for and not begun, at most; one covers all that wait.
+const CHECKPOINT_QUEUE: usize = 64;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
 /// Time for the driver to hand over leadership before it stops.
@@ -156,6 +158,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let (failing, failed) = crossbeam_channel::bounded::<String>(4);
     let (log_work, log_queue) = bounded(LOG_QUEUE);
     let (tree_work, tree_queue) = bounded(TREE_QUEUE);
+    let (checkpoint_work, checkpoint_queue) = bounded(CHECKPOINT_QUEUE);
     let (job_work, job_queue) = crossbeam_channel::bounded(JOB_QUEUE);
     let mut threads = Vec::new();
     let mut spawn = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
@@ -179,10 +182,20 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         engine: Arc::clone(&engine),
         log: log_work,
         tree: tree_work,
+        checkpoints: checkpoint_work,
         jobs: job_work,
         events: events.clone(),
         soon: Vec::new(),
     };
+    let (shared, answer, fail) = (Arc::clone(&engine), events.clone(), failing.clone());
+    spawn(
+        "checkpoint",
+        Box::new(move || {
+            if let Err(error) = checkpoint(&shared, &checkpoint_queue, &answer) {
+                let _ = fail.try_send(error.to_string());
+            }
+        }),
+    )?;
     let fail = failing;
     spawn(
         "driver",
