@@ -17,6 +17,7 @@ use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
 use crate::core::settings::Settings as CoreSettings;
 use crate::engine::bulk::Peers;
+use crate::engine::clock;
 use crate::engine::links::Links;
 use crate::engine::settings::Settings;
 use crate::engine::shared::{Engine, Parts};
@@ -40,6 +41,8 @@ const TREE_QUEUE: usize = 4_096;
 const LOG_QUEUE: usize = 4_096;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
+/// Starts are numbered by the calendar's seconds, so that a wiped node does not begin again below what it had reached.
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Time for the driver to hand over leadership before it stops.
 const HANDOVER: Duration = Duration::from_millis(500);
 
@@ -105,7 +108,12 @@ pub struct Running {
 
 /// Opens the node's directories and starts its threads.
 pub fn start(settings: Settings) -> Result<Running, StartError> {
-    let opened = DataDirs::open(&settings.data, settings.state_dir.as_deref(), settings.node)?;
+    let opened = DataDirs::open(
+        &settings.data,
+        settings.state_dir.as_deref(),
+        settings.node,
+        clock::wall().0 / NANOS_PER_SECOND,
+    )?;
     for warning in &opened.warnings {
         ::log::warn!(target: "momo::data", "{warning}");
     }
