@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::base::path::FilePath;
 use crate::base::table::Tables;
@@ -126,27 +126,12 @@ impl World for Production {
                 let reset = LogWork::Reset {
                     base,
                     hard_state,
-                    number: Some(number),
+                    number,
                 };
                 self.log.send(reset).map_err(disk)?;
                 self.touch(TreeWork::Rebuild);
             }
-            Effect::Forget => {
-                engine
-                    .state
-                    .write_fact(fact::FORGETTING, b"{}")
-                    .map_err(disk)?;
-                engine.state.write_fact(fact::LOST, b"").map_err(disk)?;
-                engine.tables.replace(std::iter::empty())?;
-                let base = LogBase { index: 0, term: 0 };
-                self.log
-                    .send(LogWork::Reset {
-                        base,
-                        hard_state: Vec::new(),
-                        number: None,
-                    })
-                    .map_err(disk)?;
-            }
+            Effect::Forget => self.forget()?,
             Effect::Remember(memory) => self.remember(memory)?,
             Effect::Touched { path } if engine.visible.is_expected(&path) => {}
             Effect::Touched { path } => self.touch(TreeWork::Touched(path)),
@@ -168,6 +153,20 @@ impl World for Production {
 }
 
 impl Production {
+    /// Empties tables and log, durably. The mark stands only while that is under way: a crash in between is finished at
+    /// the next start, and a start after that must find nothing that tells it to empty what has been built up since.
+    fn forget(&self) -> Result<(), Fatal> {
+        let engine = &self.engine;
+        let mark = |bytes| engine.state.write_fact(fact::FORGETTING, bytes);
+        mark(b"{}".as_slice()).map_err(disk)?;
+        engine.tables.replace(std::iter::empty())?;
+        let (done, emptied) = bounded(1);
+        self.log.send(LogWork::Forget(done)).map_err(disk)?;
+        // The writer ends, and with it the channel, when the log cannot be emptied.
+        emptied.recv().map_err(disk)?;
+        mark(b"".as_slice()).map_err(disk)
+    }
+
     fn remember(&self, memory: Memory) -> Result<(), Fatal> {
         let engine = &self.engine;
         let (name, value) = match memory {
