@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::base::digest::Sha256;
@@ -20,6 +19,7 @@ use crate::engine::collector::Candidates;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
 use crate::engine::pins::Pins;
+use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
 use crate::engine::verbs::Failure;
 use crate::engine::visible::Visible;

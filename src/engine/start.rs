@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
 use serde::Deserialize;
 
 use crate::base::id::{Boot, ClusterId, NodeId};
@@ -19,6 +18,7 @@ use crate::core::settings::Settings as CoreSettings;
 use crate::engine::bulk::Peers;
 use crate::engine::clock;
 use crate::engine::links::Links;
+use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
 use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
@@ -161,10 +161,10 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         report,
     }));
 
-    let (failing, failed) = bounded::<String>(4);
+    let (failing, failed) = crossbeam_channel::bounded::<String>(4);
     let (log_work, log_queue) = bounded(LOG_QUEUE);
     let (tree_work, tree_queue) = bounded(TREE_QUEUE);
-    let (job_work, job_queue) = bounded(JOB_QUEUE);
+    let (job_work, job_queue) = crossbeam_channel::bounded(JOB_QUEUE);
     let mut threads = Vec::new();
     let mut spawn = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
         let builder = thread::Builder::new()
@@ -292,14 +292,11 @@ fn recover(
             damaged = None;
             found = log::Recovered::default();
         }
-    } else if let Some(bytes) = read_fact(state, fact::INSTALLING)?
+    } else if damaged.is_none()
+        && let Some(bytes) = read_fact(state, fact::INSTALLING)?
         && let Ok(installing) = serde_json::from_slice::<Installing>(&bytes)
         && catalog::applied(tables)?.is_some_and(|head| head == installing.head)
-        && found.base.index < installing.head.index
-        && found
-            .entries
-            .last()
-            .is_none_or(|last| last.index < installing.head.index)
+        && !leads_to(&found, &installing.head)
     {
         // The tables were swapped, the log was not yet started anew behind them.
         let base = LogBase {
@@ -342,6 +339,17 @@ fn recover(
         memory,
     };
     Ok((log, recovered))
+}
+
+/// Whether the log has the entry at which the tables stand: of that index and of that term. What lies behind an entry of
+/// another term belongs to a leader that was overruled.
+fn leads_to(found: &log::Recovered, head: &SnapshotHead) -> bool {
+    let base = (found.base.index, found.base.term);
+    base == (head.index, head.term)
+        || found
+            .entries
+            .iter()
+            .any(|entry| (entry.index, entry.term) == (head.index, head.term))
 }
 
 fn read_fact(state: &StateDir, name: &str) -> io::Result<Option<Vec<u8>>> {

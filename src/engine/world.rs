@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::base::path::FilePath;
 use crate::base::table::Tables;
@@ -11,6 +11,7 @@ use crate::core::node::{Effect, Event, Fatal, Level, Memory, Node};
 use crate::engine::clock;
 use crate::engine::driver::{World, turn};
 use crate::engine::jobs::Job;
+use crate::engine::queue::{Receiver, Sender, bounded};
 use crate::engine::shared::Engine;
 use crate::engine::snapshot;
 use crate::engine::writer::LogWork;
@@ -54,7 +55,7 @@ pub struct Production {
     /// The visible tree's queue.
     pub tree: Sender<TreeWork>,
     /// The copy workers' queue.
-    pub jobs: Sender<Job>,
+    pub jobs: crossbeam_channel::Sender<Job>,
     /// The driver's own queue, for what helpers report.
     pub events: Sender<Event>,
     /// Events that follow from effects at once.
@@ -113,11 +114,6 @@ impl World for Production {
                     .state
                     .write_fact(fact::INSTALLING, &to_row(&installing))
                     .map_err(disk)?;
-                // Should this node have been emptied before: from here on there is something to keep again.
-                engine
-                    .state
-                    .write_fact(fact::FORGETTING, b"")
-                    .map_err(disk)?;
                 snapshot::install(engine)?;
                 let base = LogBase {
                     index: head.index,
@@ -162,8 +158,11 @@ impl Production {
         engine.tables.replace(std::iter::empty())?;
         let (done, emptied) = bounded(1);
         self.log.send(LogWork::Forget(done)).map_err(disk)?;
-        // The writer ends, and with it the channel, when the log cannot be emptied.
-        emptied.recv().map_err(disk)?;
+        // The writer ends, and with it the queue, when the log cannot be emptied.
+        emptied
+            .recv()
+            .ok_or_else(|| disk("the log could not be emptied"))?;
+        engine.state.write_fact(fact::LOST, b"").map_err(disk)?;
         mark(b"".as_slice()).map_err(disk)
     }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::core::node::{Append, Event};
+use crate::engine::queue::{Receiver, Sender};
 use crate::store::disk::RealDisk;
 use crate::store::log::{LogBase, LogEntry, LogError, RaftLog};
 
@@ -59,8 +60,8 @@ pub fn run(
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             },
             (None, None) => match work.recv() {
-                Ok(first) => first,
-                Err(_) => return Ok(()),
+                Some(first) => first,
+                None => return Ok(()),
             },
         };
         match first {
