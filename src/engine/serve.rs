@@ -72,7 +72,9 @@ fn control(engine: &Arc<Engine>, mut stream: FrameStream, from: NodeId) -> io::R
         if !stream.has_buffered() && !wait(engine, &mut stream, None)? {
             return Ok(());
         }
-        let message = match stream.receive(&mut payload)?.kind {
+        let kind = stream.receive(&mut payload)?.kind;
+        engine.peers.heard_of(from);
+        let message = match kind {
             Kind::Raft => Message::Raft {
                 bytes: std::mem::take(&mut payload),
             },
@@ -190,7 +192,12 @@ fn store(
             missed: intake.missed().to_vec(),
         },
         Some(sha256) => {
+            let began = Instant::now();
             let landed = intake.finish(sha256);
+            if began.elapsed() >= engine.settings.hop_stall {
+                // The entry node may have gone on without this copy, and the upload may be settled: nobody would look.
+                engine.candidates.add(sha256);
+            }
             let missed: Vec<Missed> = landed.missed;
             Answer::Stored {
                 copies: landed.copies,
@@ -217,6 +224,7 @@ fn read(
             });
         }
         Err(error) => {
+            engine.candidates.lost(*sha256);
             return stream.send(&Answer::Error {
                 message: error.to_string(),
             });
@@ -231,6 +239,8 @@ fn read(
         match reader.read_block(index, &mut block) {
             Ok(crc) => stream.queue_block(&block, crc)?,
             Err(error) => {
+                // Looked at as a whole, and made again from another copy when it is bad.
+                engine.candidates.lost(*sha256);
                 // The receiver expects a block: an error frame tells it to go to the next copy.
                 stream.send(&Answer::Error {
                     message: error.to_string(),
