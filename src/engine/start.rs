@@ -410,11 +410,13 @@ fn register(engine: &Arc<Engine>) {
             return;
         };
         let dirs = engine.objects.dirs();
-        let dirs: Vec<_> = dirs
+        let mut dirs: Vec<_> = dirs
             .iter()
             .filter(|dir| !dir.failed)
             .map(|dir| dir.id)
             .collect();
+        // As the catalog keeps them.
+        dirs.sort_unstable();
         if known.boot == engine.boot
             && known.dirs == dirs
             && known.address == member.peer
