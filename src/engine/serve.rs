@@ -25,14 +25,15 @@ const IDLE: Duration = Duration::from_mins(5);
 /// How long the driver's queue may be full before a link is given up; the peer dials again.
 const DRIVER_FULL: Duration = Duration::from_secs(3);
 
-/// Authenticates a peer (then calls `authenticated`) and serves it until it leaves or the node stops. An error says why it was cut off.
+/// Authenticates a peer within `patience` (then calls `authenticated`) and serves it until it leaves or the node stops. An error says why it was cut off.
 pub fn serve(
     engine: &Arc<Engine>,
     input: SharedSocket,
+    patience: Duration,
     authenticated: impl FnOnce(),
 ) -> io::Result<()> {
     let input = BufReader::with_capacity(16 * 1024, input);
-    let (stream, from, role) = handshake::accept(input, &engine.peers.identity())?;
+    let (stream, from, role) = handshake::accept(input, &engine.peers.identity(), patience)?;
     authenticated();
     match role {
         Role::Control => control(engine, stream, from),
