@@ -99,10 +99,11 @@ impl World for Production {
                     };
                     let _ = events.send(Event::SnapshotFetched { head });
                 };
-                thread::Builder::new()
-                    .name("snapshot".into())
-                    .spawn(fetch)
-                    .map_err(disk)?;
+                let started = thread::Builder::new().name("snapshot".into()).spawn(fetch);
+                if let Err(error) = started {
+                    log::warn!(target: "momo::snapshot", "node {from}: catalog not fetched: {error}");
+                    self.soon.push(Event::SnapshotFetched { head: None });
+                }
             }
             Effect::InstallSnapshot {
                 head,
@@ -114,7 +115,7 @@ impl World for Production {
                     .state
                     .write_fact(fact::INSTALLING, &to_row(&installing))
                     .map_err(disk)?;
-                snapshot::install(engine)?;
+                snapshot::install(engine, &head)?;
                 let base = LogBase {
                     index: head.index,
                     term: head.term,
