@@ -123,7 +123,13 @@ impl LegBoard {
             if let Some(entry) = entries.iter().rev().find(claims) {
                 let entry = Arc::clone(entry);
                 drop(entries);
-                entry.stage.lock().1.push((sha256, copy));
+                let leg = (sha256, copy);
+                let mut stage = entry.stage.lock();
+                // One of each is enough, however often it is reported.
+                if !stage.1.contains(&leg) {
+                    stage.1.push(leg);
+                }
+                drop(stage);
                 entry.changed.notify_all();
                 return Reported {
                     entry: Some(entry),

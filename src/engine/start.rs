@@ -16,6 +16,7 @@ use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
 use crate::core::settings::Settings as CoreSettings;
 use crate::engine::bulk::Peers;
+use crate::engine::clock;
 use crate::engine::links::Links;
 use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
@@ -42,6 +43,8 @@ const LOG_QUEUE: usize = 4_096;
 const CHECKPOINT_QUEUE: usize = 64;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
+/// Starts are numbered by the calendar's seconds, so that a wiped node does not begin again below what it had reached.
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Time for the driver to hand over leadership before it stops.
 const HANDOVER: Duration = Duration::from_millis(500);
 
@@ -107,7 +110,12 @@ pub struct Running {
 
 /// Opens the node's directories and starts its threads.
 pub fn start(settings: Settings) -> Result<Running, StartError> {
-    let opened = DataDirs::open(&settings.data, settings.state_dir.as_deref(), settings.node)?;
+    let opened = DataDirs::open(
+        &settings.data,
+        settings.state_dir.as_deref(),
+        settings.node,
+        clock::wall().0 / NANOS_PER_SECOND,
+    )?;
     for warning in &opened.warnings {
         ::log::warn!(target: "momo::data", "{warning}");
     }
@@ -297,14 +305,11 @@ fn recover(
             damaged = None;
             found = log::Recovered::default();
         }
-    } else if let Some(bytes) = read_fact(state, fact::INSTALLING)?
+    } else if damaged.is_none()
+        && let Some(bytes) = read_fact(state, fact::INSTALLING)?
         && let Ok(installing) = serde_json::from_slice::<Installing>(&bytes)
         && catalog::applied(tables)?.is_some_and(|head| head == installing.head)
-        && found.base.index < installing.head.index
-        && found
-            .entries
-            .last()
-            .is_none_or(|last| last.index < installing.head.index)
+        && !leads_to(&found, &installing.head)
     {
         // The tables were swapped, the log was not yet started anew behind them.
         let base = LogBase {
@@ -347,6 +352,17 @@ fn recover(
         memory,
     };
     Ok((log, recovered))
+}
+
+/// Whether the log has the entry at which the tables stand: of that index and of that term. What lies behind an entry of
+/// another term belongs to a leader that was overruled.
+fn leads_to(found: &log::Recovered, head: &SnapshotHead) -> bool {
+    let base = (found.base.index, found.base.term);
+    base == (head.index, head.term)
+        || found
+            .entries
+            .iter()
+            .any(|entry| (entry.index, entry.term) == (head.index, head.term))
 }
 
 fn read_fact(state: &StateDir, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -407,11 +423,13 @@ fn register(engine: &Arc<Engine>) {
             return;
         };
         let dirs = engine.objects.dirs();
-        let dirs: Vec<_> = dirs
+        let mut dirs: Vec<_> = dirs
             .iter()
             .filter(|dir| !dir.failed)
             .map(|dir| dir.id)
             .collect();
+        // As the catalog keeps them.
+        dirs.sort_unstable();
         if known.boot == engine.boot
             && known.dirs == dirs
             && known.address == member.peer
