@@ -16,6 +16,7 @@ use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
 use crate::core::settings::Settings as CoreSettings;
 use crate::engine::bulk::Peers;
+use crate::engine::clock;
 use crate::engine::links::Links;
 use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
@@ -38,6 +39,8 @@ use crate::wire::record::from_row;
 const TREE_QUEUE: usize = 4_096;
 /// Work for the log that waits, at most.
 const LOG_QUEUE: usize = 4_096;
+/// Starts are counted from the calendar, in milliseconds.
+const NANOS_PER_MS: u64 = 1_000_000;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
 /// Time for the driver to hand over leadership before it stops.
@@ -105,7 +108,12 @@ pub struct Running {
 
 /// Opens the node's directories and starts its threads.
 pub fn start(settings: Settings) -> Result<Running, StartError> {
-    let opened = DataDirs::open(&settings.data, settings.state_dir.as_deref(), settings.node)?;
+    let opened = DataDirs::open(
+        &settings.data,
+        settings.state_dir.as_deref(),
+        settings.node,
+        Boot(clock::wall().0 / NANOS_PER_MS),
+    )?;
     for warning in &opened.warnings {
         ::log::warn!(target: "momo::data", "{warning}");
     }

@@ -939,7 +939,7 @@ mod tests {
     };
 
     fn open(data: &[PathBuf]) -> (DataDirs, Objects) {
-        let dirs = DataDirs::open(data, None, NODE).unwrap().dirs;
+        let dirs = DataDirs::open(data, None, NODE, Boot(1)).unwrap().dirs;
         let objects = Objects::open(&dirs, Durability::Full).unwrap();
         (dirs, objects)
     }
@@ -1194,7 +1194,7 @@ mod tests {
     fn every_durability_keeps_objects() {
         for durability in [Durability::Full, Durability::Data, Durability::None] {
             let root = tempfile::tempdir().unwrap();
-            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE)
+            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE, Boot(1))
                 .unwrap()
                 .dirs;
             let objects = Objects::open(&dirs, durability).unwrap();
