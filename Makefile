@@ -12,7 +12,7 @@ CONF  ?= conf/local.conf
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN   ?= $(TARGET_DIR)/release/momo
 MUSL  := x86_64-unknown-linux-musl
-SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs' 2>/dev/null)
 ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
 	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz) $(if $(wildcard tests/soak.sh),,soak)
 SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
@@ -113,8 +113,8 @@ install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
 	install -m 0644 systemd/momo.target $(DESTDIR)$(UNITDIR)/momo.target
 	install -D -m 0644 systemd/sysusers.d/momo.conf $(DESTDIR)$(SYSUSERSDIR)/momo.conf
 	install -D -m 0644 systemd/tmpfiles.d/momo.conf $(DESTDIR)$(TMPFILESDIR)/momo.conf
-	@echo "next: systemd-sysusers, systemd-tmpfiles --create, edit $(SYSCONFDIR)/momo/momo.conf,"
-	@echo "      momo secret new, systemctl enable --now momo@0.service"
+	@echo "next: systemd-sysusers; systemd-tmpfiles --create; edit $(SYSCONFDIR)/momo/momo.conf; momo secret new;"
+	@echo "      chown momo: $(SYSCONFDIR)/momo/momo.secret; systemctl enable --now momo.target momo@0"
 
 clean: ## what a build made
 	$(CARGO) clean

@@ -43,8 +43,8 @@ const LOG_QUEUE: usize = 4_096;
 const CHECKPOINT_QUEUE: usize = 64;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
-/// Starts are numbered by the calendar's seconds, so that a wiped node does not begin again below what it had reached.
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// Starts are numbered by the calendar's milliseconds, so that a wiped node does not begin again below what it had reached.
+const NANOS_PER_MS: u64 = 1_000_000;
 /// Time for the driver to hand over leadership before it stops.
 const HANDOVER: Duration = Duration::from_millis(500);
 
@@ -114,7 +114,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         &settings.data,
         settings.state_dir.as_deref(),
         settings.node,
-        clock::wall().0 / NANOS_PER_SECOND,
+        clock::wall().0 / NANOS_PER_MS,
     )?;
     for warning in &opened.warnings {
         ::log::warn!(target: "momo::data", "{warning}");
