@@ -1,7 +1,6 @@
 //! The catalog's tables in a redb file: visible at once, durable at a checkpoint, consistent snapshots for readers.
 //!
-//! All tables share one tree; a key begins with its table's byte. One tree makes a commit of a few rows in several
-//! tables about half as dear as a tree for each.
+//! All tables share one tree; a key begins with its table's byte.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
+use super::room::RoomyFile;
 use crate::base::limit::TABLE_CACHE_BYTES;
 use crate::base::table::{Batch, Row, Table, TableError, Tables};
 
@@ -30,9 +30,10 @@ pub struct TableSnapshot(Arc<ReadOnlyTable<&'static [u8], &'static [u8]>>);
 impl CatalogTables {
     /// Opens or makes the file at `path`. After a crash it holds the last checkpoint.
     pub fn open(path: &Path) -> Result<Self, TableError> {
+        let file = RoomyFile::open(path).map_err(failed)?;
         let database = Builder::new()
             .set_cache_size(TABLE_CACHE_BYTES)
-            .create(path)
+            .create_with_backend(file)
             .map_err(failed)?;
         let tables = Self {
             database,
