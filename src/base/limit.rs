@@ -68,6 +68,9 @@ pub const TABLE_RECENT_ROWS: usize = 64 * 1024;
 /// redb's page cache, in bytes (its default is 1 GiB).
 pub const TABLE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Disk reserved beyond the end of the tables' file, in bytes, or a twentieth of a small disk: deletions go on when it is full.
+pub const TABLE_AHEAD_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Replies kept per node and boot for commands that are sent again (rule R4); also the most commands one node may have outstanding.
 pub const REPLIES_KEPT: u64 = 4_096;
 /// Earlier versions kept per file.

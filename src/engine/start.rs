@@ -285,6 +285,7 @@ fn recover(
         hard_state: Vec<u8>,
     }
 
+    state.prepare_facts(&fact::ALL);
     let (mut log, mut found) = match RaftLog::open(RealDisk, &state.log_dir()) {
         Ok(opened) => opened,
         Err(LogError::Damaged(why)) => {

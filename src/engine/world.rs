@@ -32,6 +32,8 @@ pub mod fact {
     pub const LOST: &str = "lost";
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
+    /// All of them.
+    pub const ALL: [&str; 6] = [BIRTH, ADMITTED, ACKNOWLEDGED, INSTALLING, LOST, FORGETTING];
 }
 
 /// Longest wait of the driver when the core has no deadline.

@@ -734,8 +734,13 @@ impl Directory {
 
     fn write_sidecar(&self, sha: &Sha256, crcs: &[u32], temporary: &str) -> io::Result<()> {
         let file = disk::create_new(&self.tmp, temporary)?;
-        file.write_all_at(&list_bytes(crcs), 0)?;
-        disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha))
+        let placed = file
+            .write_all_at(&list_bytes(crcs), 0)
+            .and_then(|()| disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha)));
+        if placed.is_err() {
+            disk::unlink(&self.tmp, temporary)?;
+        }
+        placed
     }
 
     fn rewrite_attribute(&self, sha: &Sha256, attribute: &Attribute) -> io::Result<()> {

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use super::recent::{Change, Layer};
+use super::room::RoomyFile;
 use crate::base::limit::{TABLE_CACHE_BYTES, TABLE_RECENT_ROWS};
 use crate::base::table::{Batch, Row, Table, TableError, Tables};
 
@@ -44,9 +45,10 @@ pub struct TableSnapshot {
 impl CatalogTables {
     /// Opens or makes the file at `path`. After a crash it holds the last checkpoint.
     pub fn open(path: &Path) -> Result<Self, TableError> {
+        let file = RoomyFile::open(path).map_err(failed)?;
         let database = Builder::new()
             .set_cache_size(TABLE_CACHE_BYTES)
-            .create(path)
+            .create_with_backend(file)
             .map_err(failed)?;
         commit(&database, |_| Ok(()))?;
         let file = read(&database)?;
