@@ -541,11 +541,7 @@ fn show(engine: &Engine, path: &FilePath) {
 }
 
 /// Removes a name.
-pub fn remove(
-    engine: &Arc<Engine>,
-    path: &FilePath,
-    expect: Expect,
-) -> Result<Version, Failure> {
+pub fn remove(engine: &Arc<Engine>, path: &FilePath, expect: Expect) -> Result<Version, Failure> {
     let removed = engine.commit(Operation::Delete {
         path: path.clone(),
         expect,
