@@ -65,12 +65,12 @@ crash: ## kill -9 of daemons during uploads, a hundred rounds
 
 ifneq ($(wildcard tests/simulation.rs tests/simulation/main.rs),)
 sim: ## the simulator over many seeds (SEEDS=n)
-	SEEDS=$(or $(SEEDS),1000) $(CARGO) test --locked --release --test simulation -- --nocapture
+	SIM_SEEDS=$(or $(SEEDS),1000) $(CARGO) test --locked --release --test simulation -- --nocapture
 endif
 
 ifneq ($(wildcard tests/fuzz.rs tests/fuzz/main.rs),)
-fuzz: ## the laws of the wire formats over many inputs (PROPTEST_CASES=n)
-	PROPTEST_CASES=$(or $(PROPTEST_CASES),100000) $(CARGO) test --locked --release --test fuzz
+fuzz: ## the laws of the wire formats over many inputs (CASES=n)
+	FUZZ_CASES=$(or $(CASES),100000) $(CARGO) test --locked --release --test fuzz
 endif
 
 ifneq ($(wildcard tests/soak.sh),)
