@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -25,6 +26,8 @@ pub struct Peers {
     cluster: RwLock<Option<ClusterId>>,
     addresses: Vec<(NodeId, String)>,
     kept: Vec<Mutex<Vec<FrameStream>>>,
+    /// Peers that failed to take or give bytes in time and have not been heard of since.
+    suspects: Vec<AtomicBool>,
     stall: Duration,
 }
 
@@ -37,12 +40,14 @@ impl Peers {
         stall: Duration,
     ) -> Self {
         let kept = addresses.iter().map(|_| Mutex::new(Vec::new())).collect();
+        let suspects = addresses.iter().map(|_| AtomicBool::new(false)).collect();
         Self {
             node,
             secret,
             cluster: RwLock::new(None),
             addresses,
             kept,
+            suspects,
             stall,
         }
     }
@@ -69,6 +74,29 @@ impl Peers {
     /// Bound on one read or write while bytes flow.
     pub fn stall(&self) -> Duration {
         self.stall
+    }
+
+    /// The peer took or gave no bytes in time: until it is heard of again it is asked last, and for nothing new. A
+    /// process that hangs keeps its connections, so that every request would wait for it in turn.
+    pub fn suspect(&self, node: NodeId) {
+        if let Ok(position) = self.position(node) {
+            self.suspects[position].store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The peer has sent something.
+    pub fn heard_of(&self, node: NodeId) {
+        if let Ok(position) = self.position(node)
+            && self.suspects[position].load(Ordering::Relaxed)
+        {
+            self.suspects[position].store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// See [`Peers::suspect`].
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.position(node)
+            .is_ok_and(|position| self.suspects[position].load(Ordering::Relaxed))
     }
 
     fn position(&self, node: NodeId) -> io::Result<usize> {

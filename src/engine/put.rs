@@ -1,12 +1,14 @@
 //! Keeping a file: plan, bytes, copies, commit. The order is the promise (DESIGN, "A write").
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::digest::{EMPTY_SHA256, Md5, Sha256, md5};
 use crate::base::id::{NodeId, OperationId, Version};
+use crate::base::path::FilePath;
 use crate::core::catalog::query;
 use crate::core::replication::{self, Candidate, Plan, Reach, View};
 use crate::engine::clock;
@@ -47,11 +49,20 @@ pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<K
         upload: engine.next_upload(),
         strategy,
         plan,
+        ended: Cell::new(false),
     };
     let kept = attempt.run(body);
-    if kept.is_err() {
-        // Whatever lies anywhere for this upload may go, unless the put turns out to be committed.
-        engine.candidates.give_up(attempt.upload);
+    match &kept {
+        // Its pins here may go at once, and do so even when the note of it is skipped by a snapshot.
+        Ok(_) => {
+            if let Err(error) = engine.settle(attempt.upload) {
+                log::warn!(target: "momo::settle", "upload {}: {error}", attempt.upload);
+            }
+        }
+        // Whatever lies anywhere for this upload may go, unless the put turns out to be committed. Before the end of
+        // the body nobody keeps anything for it, and there is nothing to tell anybody.
+        Err(_) if attempt.ended.get() => engine.candidates.give_up(attempt.upload),
+        Err(_) => {}
     }
     kept
 }
@@ -100,7 +111,7 @@ fn plan(engine: &Arc<Engine>, request: &Put) -> Result<(&'static str, Plan), Fai
         .filter(|record| record.stores && record.administrative != Administrative::Dead)
         .map(|record| Candidate {
             node: record.id,
-            open: record.administrative == Administrative::Alive && engine.is_up(record.id),
+            open: record.administrative == Administrative::Alive && engine.is_well(record.id),
         })
         .collect();
     let view = View {
@@ -123,6 +134,8 @@ struct Attempt<'a> {
     upload: OperationId,
     strategy: &'static str,
     plan: Plan,
+    /// The body has ended well: from here on nodes may hold something for this upload, or its put may be on its way.
+    ended: Cell<bool>,
 }
 
 impl Attempt<'_> {
@@ -133,6 +146,7 @@ impl Attempt<'_> {
                 md5: Some(md5(b"")),
             };
             self.compare(digests)?;
+            self.ended.set(true);
             let committed = self.commit(digests, Vec::new())?;
             return Ok(self.kept(digests, committed.version, 1, self.strategy));
         }
@@ -179,6 +193,7 @@ impl Attempt<'_> {
             intake.give_up();
             return Err(failure);
         }
+        self.ended.set(true);
         Ok((digests, intake.finish(digests.sha256)))
     }
 
@@ -228,7 +243,7 @@ impl Attempt<'_> {
                 .legs
                 .iter()
                 .copied()
-                .filter(|leg| self.engine.is_up(*leg))
+                .filter(|leg| self.engine.is_well(*leg))
                 .collect();
             // Give every reachable leg a moment to be counted in the put itself, and the rest the time the rule allows.
             let all = reachable.len().max(enough);
@@ -277,7 +292,7 @@ impl Attempt<'_> {
                 target: "momo::hop_missed",
                 "'{}': node {} did not keep its copy: {}", self.request.path, one.node, one.why
             );
-            if one.stalled || !self.engine.is_up(one.node) || one.node == self.engine.node() {
+            if one.stalled || !self.engine.is_well(one.node) || one.node == self.engine.node() {
                 landed.missed.push(one);
             } else {
                 self.send_to(&[one.node], sha256, landed);
@@ -352,17 +367,14 @@ impl Attempt<'_> {
         // First the promise ends, then the look: a change that comes between is seen by one of the two.
         drop(expected);
         if matches!(committed, Ok(_) | Err(Failure::Unknown { .. })) {
-            self.show()?;
+            self.show();
         }
         committed
     }
 
-    /// The visible link stands before the door says OK.
-    fn show(&self) -> Result<(), Failure> {
-        self.engine
-            .visible
-            .reconcile(&self.engine.tables, &self.request.path)
-            .map_err(tables_failed)
+    /// The visible link stands before the door says OK. That it could not be made does not undo what is committed.
+    fn show(&self) {
+        show(self.engine, &self.request.path);
     }
 
     fn kept(&self, digests: Digests, version: Version, copies: usize, strategy: &str) -> Kept {
@@ -381,7 +393,7 @@ impl Attempt<'_> {
         let Some(copy) = landed.copies.first().copied() else {
             return Err(self.nobody(&landed.missed));
         };
-        if let (Some(md5), true) = (digests.md5, self.engine.is_up(NodeId(0)))
+        if let (Some(md5), true) = (digests.md5, self.engine.is_well(NodeId(0)))
             && let Some(index) = self.report_leg(md5, digests.sha256, copy)
         {
             if !self
@@ -392,9 +404,11 @@ impl Attempt<'_> {
                     "the leg is counted, but this node is too far behind to show it".to_owned();
                 return Err(Failure::Unknown { message });
             }
-            self.show()?;
+            self.show();
             // Only this node pinned this upload, and the put of daemon 0 refers to the object now.
-            self.engine.settle(self.upload).map_err(tables_failed)?;
+            if let Err(error) = self.engine.settle(self.upload) {
+                log::warn!(target: "momo::settle", "upload {}: {error}", self.upload);
+            }
             return Ok(self.kept(digests, Version(index), 1, Mode::PrimarySplay.name()));
         }
         self.finish_alone(digests, &mut landed)
@@ -433,7 +447,9 @@ impl Attempt<'_> {
             upload: self.upload,
         };
         let asked = self.engine.peers.lend(NodeId(0)).and_then(|mut lent| {
-            lent.stream.set_read_timeout(LEG_SILENCE)?;
+            // The first word comes when an upload there claims the leg, or none did in that time.
+            lent.stream
+                .set_read_timeout(self.engine.settings.leg_wait + LEG_SILENCE)?;
             lent.stream.send(&Request::Leg(leg))?;
             Ok(lent)
         });
@@ -442,10 +458,19 @@ impl Attempt<'_> {
         let deadline = Instant::now() + Duration::from_hours(24);
         while Instant::now() < deadline && !self.engine.is_stopping() {
             match lent.stream.receive_value::<Answer>() {
-                Ok(Answer::Pong) => {}
+                Ok(Answer::Pong) => lent.stream.set_read_timeout(LEG_SILENCE).ok()?,
                 Ok(Answer::Leg { committed, .. }) => {
                     lent.keep();
                     return committed;
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    self.engine.peers.suspect(NodeId(0));
+                    return None;
                 }
                 Ok(_) | Err(_) => return None,
             }
@@ -509,19 +534,18 @@ pub fn answer_leg(
     }
 }
 
+fn show(engine: &Engine, path: &FilePath) {
+    if let Err(error) = engine.visible.reconcile(&engine.tables, path) {
+        log::warn!(target: "momo::tree", "{path}: {error}");
+    }
+}
+
 /// Removes a name.
-pub fn remove(
-    engine: &Arc<Engine>,
-    path: &crate::base::path::FilePath,
-    expect: Expect,
-) -> Result<Version, Failure> {
+pub fn remove(engine: &Arc<Engine>, path: &FilePath, expect: Expect) -> Result<Version, Failure> {
     let removed = engine.commit(Operation::Delete {
         path: path.clone(),
         expect,
     })?;
-    engine
-        .visible
-        .reconcile(&engine.tables, path)
-        .map_err(tables_failed)?;
+    show(engine, path);
     Ok(removed.version)
 }

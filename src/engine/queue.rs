@@ -232,6 +232,6 @@ mod tests {
         senders
             .into_iter()
             .for_each(|sender| sender.join().unwrap());
-        assert_eq!(sum, (0..2_000).sum());
+        assert_eq!(sum, (0..2_000_u64).sum::<u64>());
     }
 }

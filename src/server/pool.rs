@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -109,8 +109,9 @@ impl Slots {
     /// A slot within `patience`, or `None`.
     pub fn wait(self: &Arc<Self>, patience: Duration) -> Option<Slot> {
         let mut free = self.free.lock();
+        let deadline = Instant::now() + patience;
         while *free == 0 {
-            if self.freed.wait_for(&mut free, patience).timed_out() {
+            if self.freed.wait_until(&mut free, deadline).timed_out() && *free == 0 {
                 return None;
             }
         }

@@ -145,13 +145,13 @@ struct Mark {
 impl DataDirs {
     /// Opens `data` (making what is absent) for `node`; the state directory is `state_dir` or the first data directory's `.momo/state`.
     ///
-    /// This start is numbered one above the last, and at least `least`: a node whose counter went with its disk, or came back with an old
-    /// image of it, must not repeat the ids of its former life, or the cluster would answer its commands with the replies to those.
+    /// The number of this start is greater than the last one and no less than `at_least`: a node whose counter is gone
+    /// with its disk must not begin again with numbers that the cluster takes for starts that are over (rule R4).
     pub fn open(
         data: &[PathBuf],
         state_dir: Option<&Path>,
         node: NodeId,
-        least: Boot,
+        at_least: u64,
     ) -> Result<Opened, OpenError> {
         let first = data.first().ok_or(OpenError::NoDirectory)?;
         let mut dirs: Vec<DataDir> = Vec::new();
@@ -174,7 +174,7 @@ impl DataDirs {
             dirs.set_cluster(cluster)?;
         }
         let warnings = dirs.shared_devices();
-        let boot = state.raise_boot(least)?;
+        let boot = state.raise_boot(at_least)?;
         Ok(Opened {
             dirs,
             state,
@@ -370,6 +370,13 @@ impl StateDir {
         disk::replace_file(&self.fact(name), bytes)
     }
 
+    /// Makes room for facts that were never written, so that they can be on a full disk. Without room now they need some then.
+    pub fn prepare_facts(&self, names: &[&str]) {
+        for name in names {
+            let _ = disk::prepare_file(&self.fact(name));
+        }
+    }
+
     fn fact(&self, name: &str) -> PathBuf {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         assert!(
@@ -383,7 +390,7 @@ impl StateDir {
             .with_extension("json")
     }
 
-    fn raise_boot(&self, least: Boot) -> Result<Boot, OpenError> {
+    fn raise_boot(&self, at_least: u64) -> Result<Boot, OpenError> {
         let path = self.shared.path.join("boot");
         let at = |error| OpenError::Io(path.clone(), error);
         let last = match std::fs::read_to_string(&path) {
@@ -396,7 +403,7 @@ impl StateDir {
         let boot = last.checked_add(1).ok_or_else(|| {
             OpenError::Mark(path.clone(), "the boot counter is at its end".to_owned())
         })?;
-        let boot = boot.max(least.0);
+        let boot = boot.max(at_least);
         disk::replace_file(&path, format!("{boot}\n").as_bytes()).map_err(at)?;
         Ok(Boot(boot))
     }
@@ -468,7 +475,7 @@ mod tests {
     fn a_directory_keeps_its_id_and_every_start_has_a_greater_boot() {
         let root = tempfile::tempdir().unwrap();
         let data = [root.path().join("a"), root.path().join("b")];
-        let first = DataDirs::open(&data, None, NODE, Boot(1)).unwrap();
+        let first = DataDirs::open(&data, None, NODE, 0).unwrap();
         assert!(first.fresh_state && first.dirs.dirs.iter().all(|dir| dir.fresh));
         assert_eq!((first.boot, first.cluster), (Boot(1), None));
         assert_eq!(first.warnings.len(), 1, "both are on one device");
@@ -476,13 +483,13 @@ mod tests {
         first.dirs.set_cluster(ClusterId(7)).unwrap();
         let ids: Vec<_> = first.dirs.dirs.iter().map(|dir| dir.id).collect();
         assert!(matches!(
-            DataDirs::open(&data, None, NODE, Boot(1)),
+            DataDirs::open(&data, None, NODE, 0),
             Err(OpenError::Locked(_))
         ));
         drop(first);
 
         std::fs::remove_dir_all(&data[1]).unwrap();
-        let again = DataDirs::open(&data, None, NODE, Boot(1)).unwrap();
+        let again = DataDirs::open(&data, None, NODE, 0).unwrap();
         assert_eq!((again.boot, again.cluster), (Boot(2), Some(ClusterId(7))));
         assert!(!again.fresh_state);
         assert_eq!(again.dirs.dirs[0].id, ids[0]);
@@ -492,8 +499,7 @@ mod tests {
         );
         assert!(again.dirs.dirs[1].fresh);
         drop(again);
-        let third = DataDirs::open(&data[1..], None, NODE, Boot(9)).unwrap();
-        assert_eq!(third.boot, Boot(9), "no start of a former life is repeated");
+        let third = DataDirs::open(&data[1..], None, NODE, 0).unwrap();
         assert_eq!(
             third.cluster,
             Some(ClusterId(7)),
@@ -502,27 +508,37 @@ mod tests {
     }
 
     #[test]
+    fn starts_are_numbered_upwards_from_the_floor_even_when_the_counter_is_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let data = [root.path().join("a")];
+        let boot = |at_least| DataDirs::open(&data, None, NODE, at_least).unwrap().boot;
+        assert_eq!([boot(100), boot(100), boot(50)], [100, 101, 102].map(Boot));
+        std::fs::remove_dir_all(&data[0]).unwrap();
+        assert_eq!(boot(200), Boot(200));
+    }
+
+    #[test]
     fn a_directory_of_another_node_or_cluster_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let (a, b) = ([root.path().join("a")], [root.path().join("b")]);
         for (data, cluster) in [(&a, 1), (&b, 2)] {
-            let opened = DataDirs::open(data, None, NODE, Boot(1)).unwrap();
+            let opened = DataDirs::open(data, None, NODE, 0).unwrap();
             opened.dirs.set_cluster(ClusterId(cluster)).unwrap();
             let other = opened.dirs.set_cluster(ClusterId(9));
             assert!(matches!(other, Err(OpenError::OtherCluster(..))));
         }
-        let other_node = DataDirs::open(&a, None, NodeId(4), Boot(1));
+        let other_node = DataDirs::open(&a, None, NodeId(4), 0);
         assert!(matches!(other_node, Err(OpenError::OtherNode(_, NODE))));
-        let both = DataDirs::open(&[a[0].clone(), b[0].clone()], None, NODE, Boot(1));
+        let both = DataDirs::open(&[a[0].clone(), b[0].clone()], None, NODE, 0);
         assert!(matches!(
             both,
             Err(OpenError::OtherCluster(_, ClusterId(2)))
         ));
-        let twice = DataDirs::open(&[a[0].clone(), a[0].clone()], None, NODE, Boot(1));
+        let twice = DataDirs::open(&[a[0].clone(), a[0].clone()], None, NODE, 0);
         assert!(matches!(twice, Err(OpenError::Locked(_))));
         std::fs::write(a[0].join(".momo/format"), "{\"format\":2}").unwrap();
         assert!(matches!(
-            DataDirs::open(&a, None, NODE, Boot(1)),
+            DataDirs::open(&a, None, NODE, 0),
             Err(OpenError::Mark(..))
         ));
     }
@@ -532,13 +548,22 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let state = root.path().join("elsewhere");
         let data = [root.path().join("a")];
-        let opened = DataDirs::open(&data, Some(&state), NODE, Boot(1)).unwrap();
+        let opened = DataDirs::open(&data, Some(&state), NODE, 0).unwrap();
         assert_eq!(opened.state.read_fact("acked").unwrap(), None);
         opened.state.write_fact("acked", b"{\"1\":5}").unwrap();
         opened.state.write_fact("acked", b"{}").unwrap();
         assert_eq!(
             opened.state.read_fact("acked").unwrap(),
             Some(b"{}".to_vec())
+        );
+        opened.state.prepare_facts(&["acked", "never"]);
+        assert_eq!(opened.state.read_fact("never").unwrap(), None);
+        opened.state.write_fact("acked", b"").unwrap();
+        assert_eq!(opened.state.read_fact("acked").unwrap(), Some(vec![]));
+        opened.state.write_fact("acked", b"{\"1\":7}").unwrap();
+        assert_eq!(
+            opened.state.read_fact("acked").unwrap(),
+            Some(b"{\"1\":7}".to_vec())
         );
         assert!(opened.state.log_dir().is_dir());
         assert!(!data[0].join(".momo/state").exists());

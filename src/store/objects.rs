@@ -269,9 +269,18 @@ impl Objects {
         Ok(None)
     }
 
-    /// Reads the object that `stat` tells of against its digest; false when it is not whole or not there.
-    pub fn verify(&self, sha: &Sha256) -> Result<bool, StoreError> {
+    /// What is known of the object in each directory that holds it: brought twice, it may lie on two disks.
+    pub fn stats(&self, sha: &Sha256) -> Result<Vec<ObjectStat>, StoreError> {
+        let mut stats = Vec::new();
         for (_, dir) in self.shared.in_service() {
+            stats.extend(dir.stat(sha).map_err(|error| dir.blame(error))?);
+        }
+        Ok(stats)
+    }
+
+    /// Reads the object in directory `id` against its digest; false when it is not whole or not there.
+    pub fn verify(&self, sha: &Sha256, id: DirId) -> Result<bool, StoreError> {
+        for (_, dir) in self.shared.in_service().filter(|(_, dir)| dir.id == id) {
             // What `stat` hides is not durable yet, however whole it reads.
             if dir.stat(sha).map_err(|error| dir.blame(error))?.is_none() {
                 continue;
@@ -725,8 +734,13 @@ impl Directory {
 
     fn write_sidecar(&self, sha: &Sha256, crcs: &[u32], temporary: &str) -> io::Result<()> {
         let file = disk::create_new(&self.tmp, temporary)?;
-        file.write_all_at(&list_bytes(crcs), 0)?;
-        disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha))
+        let placed = file
+            .write_all_at(&list_bytes(crcs), 0)
+            .and_then(|()| disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha)));
+        if placed.is_err() {
+            disk::unlink(&self.tmp, temporary)?;
+        }
+        placed
     }
 
     fn rewrite_attribute(&self, sha: &Sha256, attribute: &Attribute) -> io::Result<()> {
@@ -939,7 +953,7 @@ mod tests {
     };
 
     fn open(data: &[PathBuf]) -> (DataDirs, Objects) {
-        let dirs = DataDirs::open(data, None, NODE, Boot(1)).unwrap().dirs;
+        let dirs = DataDirs::open(data, None, NODE, 0).unwrap().dirs;
         let objects = Objects::open(&dirs, Durability::Full).unwrap();
         (dirs, objects)
     }
@@ -1029,7 +1043,7 @@ mod tests {
                     upload: UPLOAD
                 }
             );
-            assert!(objects.verify(sha).unwrap());
+            assert!(objects.verify(sha, objects.dirs()[0].id).unwrap());
         }
         let listed: BTreeMap<_, _> = objects.list().collect();
         assert!(listed.keys().eq(kept.keys()));
@@ -1078,12 +1092,15 @@ mod tests {
             content(&objects, &short),
             Err(StoreError::Damaged { block: 0, .. })
         ));
-        assert!(!objects.verify(&long).unwrap() && !objects.verify(&short).unwrap());
+        assert!(
+            !objects.verify(&long, objects.dirs()[0].id).unwrap()
+                && !objects.verify(&short, objects.dirs()[0].id).unwrap()
+        );
         assert!(!objects.dirs()[0].failed, "a bad block is no broken disk");
 
         // Rule R7: the same bytes sent again replace the damaged ones.
         keep(&objects, &some_bytes(3 * BLOCK_BYTES, 1));
-        assert!(objects.verify(&long).unwrap());
+        assert!(objects.verify(&long, objects.dirs()[0].id).unwrap());
         assert_eq!(in_tmp(root.path()), 0);
     }
 
@@ -1166,7 +1183,7 @@ mod tests {
         dir.unsealed.lock().push(sha);
         assert!(objects.stat(&sha).unwrap().is_none());
         assert_eq!(objects.list().count(), 0);
-        assert!(!objects.verify(&sha).unwrap());
+        assert!(!objects.verify(&sha, objects.dirs()[0].id).unwrap());
         assert_eq!(content(&objects, &sha).unwrap(), b"bytes");
         dir.no_longer_unsealed(&sha);
         assert!(objects.stat(&sha).unwrap().is_some());
@@ -1194,7 +1211,7 @@ mod tests {
     fn every_durability_keeps_objects() {
         for durability in [Durability::Full, Durability::Data, Durability::None] {
             let root = tempfile::tempdir().unwrap();
-            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE, Boot(1))
+            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE, 0)
                 .unwrap()
                 .dirs;
             let objects = Objects::open(&dirs, durability).unwrap();
