@@ -18,7 +18,7 @@ ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
 SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build static test check tidy fmt lint scripts vendor bench crash sim fuzz soak demo \
+.PHONY: help build static minimal test check tidy fmt lint scripts vendor bench crash sim fuzz soak demo \
 	server0 server1 server2 run-server run-client cluster install clean ci
 
 help: ## this list
@@ -33,9 +33,13 @@ $(TARGET_DIR)/release/momo: $(SOURCES)
 	$(CARGO) build --release --locked
 	@touch $@
 
-static: ## a static binary (musl)
+static: ## a static binary (musl), the same on every distribution
 	CC_x86_64_unknown_linux_musl=gcc $(CARGO) build --release --locked --target $(MUSL)
 	@echo "$(TARGET_DIR)/$(MUSL)/release/momo"
+
+minimal: ## the smallest whole daemon and client: no progress bars, no colour
+	$(CARGO) build --release --locked --no-default-features
+	@echo "$(TARGET_DIR)/release/momo"
 
 test: scripts ## format, lints, every test: under ten minutes on two cores
 	$(CARGO) fmt --check
