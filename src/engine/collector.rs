@@ -21,6 +21,9 @@ const REMEMBERED: usize = 100_000;
 /// How often the collector looks.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How often directories that take no new objects are tried.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+
 /// Objects that may be garbage, and since when.
 #[derive(Debug, Default)]
 pub struct Candidates {
@@ -75,8 +78,13 @@ impl Candidates {
 /// Runs until the node stops. First walks all objects once: what an earlier start left undone is found here.
 pub fn run(engine: &Arc<Engine>) {
     let mut walk = true;
+    let mut tried = Instant::now();
     while !engine.is_stopping() {
         thread::park_timeout(LOOK);
+        if tried.elapsed() >= TRY_AGAIN {
+            tried = Instant::now();
+            engine.objects.try_failed();
+        }
         if !engine.report().born {
             continue;
         }
