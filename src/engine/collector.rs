@@ -86,7 +86,12 @@ pub fn run(engine: &Arc<Engine>) {
         abandon(engine);
         disown(engine);
         // A snapshot passes over the notes of what it stands for, and a directory takes its copies with it.
-        let out_of_service = engine.objects.dirs().iter().filter(|dir| dir.failed).count();
+        let out_of_service = engine
+            .objects
+            .dirs()
+            .iter()
+            .filter(|dir| dir.failed)
+            .count();
         let now = (report.snapshot, out_of_service);
         if walked != Some(now) || engine.candidates.overflowed.swap(false, Ordering::Relaxed) {
             walked = None;
@@ -166,7 +171,8 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
     for copy in &object.copies {
         let copy = *copy;
         if copy.node != engine.node()
-            || whole(copy.dir).map_err(|error| Failure::refused(Code::Internal, error.to_string()))?
+            || whole(copy.dir)
+                .map_err(|error| Failure::refused(Code::Internal, error.to_string()))?
         {
             continue;
         }

@@ -345,7 +345,10 @@ impl Engine {
                 let mut copies = object.copies.iter();
                 copies.any(|copy| copy.node == self.node())
             };
-            if !query::object(&self.tables, &sha256)?.as_ref().is_some_and(counted) {
+            if !query::object(&self.tables, &sha256)?
+                .as_ref()
+                .is_some_and(counted)
+            {
                 self.candidates.add(sha256);
             }
         }

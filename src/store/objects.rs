@@ -1087,7 +1087,10 @@ mod tests {
             content(&objects, &short),
             Err(StoreError::Damaged { block: 0, .. })
         ));
-        assert!(!objects.verify(&long, objects.dirs()[0].id).unwrap() && !objects.verify(&short, objects.dirs()[0].id).unwrap());
+        assert!(
+            !objects.verify(&long, objects.dirs()[0].id).unwrap()
+                && !objects.verify(&short, objects.dirs()[0].id).unwrap()
+        );
         assert!(!objects.dirs()[0].failed, "a bad block is no broken disk");
 
         // Rule R7: the same bytes sent again replace the damaged ones.
