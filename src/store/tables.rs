@@ -246,7 +246,7 @@ impl Tables for TableSnapshot {
             let recent_first = match (recent.peek(), file.peek()) {
                 (None, None) => break,
                 (Some(_), None) => true,
-                (None, Some(_)) => false,
+                (None, Some(_)) | (Some(_), Some(Err(_))) => false,
                 (Some((ours, _)), Some(Ok((theirs, _)))) => {
                     if ours == theirs {
                         file.next();
@@ -254,7 +254,6 @@ impl Tables for TableSnapshot {
                     }
                     ours < theirs
                 }
-                (Some(_), Some(Err(_))) => false,
             };
             let (key, value) = if recent_first {
                 match recent.next() {
