@@ -56,7 +56,7 @@ scripts:
 	@for script in $(SCRIPTS); do sh -n "$$script" || exit 1; done
 
 vendor: ## all crates into vendor/, for builds without network
-	$(CARGO) vendor --locked vendor > /dev/null
+	$(CARGO) vendor --quiet --locked vendor > /dev/null
 	@echo "vendor/ is filled. For a build without network put this into .cargo/config.toml:"
 	@echo
 	@printf '[source.crates-io]\nreplace-with = "vendored-sources"\n\n[source.vendored-sources]\ndirectory = "vendor"\n'
