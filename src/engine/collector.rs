@@ -106,8 +106,9 @@ pub fn run(engine: &Arc<Engine>) {
             continue;
         }
         if !engine.fresh() {
-            due.into_iter()
-                .for_each(|sha256| engine.candidates.add(sha256));
+            for sha256 in due {
+                engine.candidates.add(sha256);
+            }
             continue;
         }
         for sha256 in due {
@@ -182,7 +183,7 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             others: 0,
         }) {
             Ok(_) => {
-                log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again")
+                log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again");
             }
             Err(Failure::Refused {
                 code: Code::NotFound,
@@ -215,7 +216,7 @@ fn inventory(engine: &Arc<Engine>) -> bool {
             return true;
         };
         after = Some(*last);
-        let mut lost = Vec::new();
+        let mut missing = Vec::new();
         for (sha256, object) in page {
             let counted = |copy: &&Copy| copy.node == engine.node();
             if !object.copies.iter().any(|copy| counted(&copy)) {
@@ -233,10 +234,10 @@ fn inventory(engine: &Arc<Engine>) -> bool {
                 !here.any(|stat| stat.size == object.size)
             };
             if object.copies.iter().filter(counted).any(wrong) {
-                lost.push(sha256);
+                missing.push(sha256);
             }
         }
-        if engine.is_stopping() || !disown_all(engine, &lost) {
+        if engine.is_stopping() || !disown_all(engine, &missing) {
             return false;
         }
     }

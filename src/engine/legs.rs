@@ -12,7 +12,7 @@ use crate::wire::record::Copy;
 /// Uploads whose fate is remembered for late legs, at most.
 const REMEMBERED: usize = 1_024;
 /// How long.
-const MEMORY: Duration = Duration::from_secs(60);
+const MEMORY: Duration = Duration::from_mins(1);
 
 /// What ties legs and upload together: the name and what the client said of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

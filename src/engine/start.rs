@@ -437,7 +437,7 @@ fn register(engine: &Arc<Engine>) {
         });
         match registered {
             Ok(_) => {
-                ::log::info!(target: "momo::registered", "node {} is registered (start {})", engine.node(), engine.boot.0)
+                ::log::info!(target: "momo::registered", "node {} is registered (start {})", engine.node(), engine.boot.0);
             }
             Err(failure) => ::log::warn!(target: "momo::register", "not registered yet: {failure}"),
         }
