@@ -37,6 +37,8 @@ const SHOW: Duration = Duration::from_secs(1);
 const SHOW_AT_ONCE: Duration = Duration::from_millis(500);
 /// How long it waits for a slot otherwise.
 const QUEUE: Duration = Duration::from_secs(5);
+/// The same for one that has no place in the queue: as long as it takes the connection that gives way to end.
+const LAST: Duration = Duration::from_millis(200);
 /// What is left of the drain time for the engine's threads.
 const ENGINE_STOP: Duration = Duration::from_secs(3);
 
@@ -281,7 +283,8 @@ fn attend(
     let Some(door) = doors::door(protocol) else {
         return attend_peer(shared, connection, from, slot.or(waiting));
     };
-    let slot = slot.or_else(|| waiting.as_ref().and_then(|_| queue(shared)));
+    let patience = if waiting.is_some() { QUEUE } else { LAST };
+    let slot = slot.or_else(|| queue(shared, patience));
     drop(waiting);
     let Some(_slot) = slot else {
         log::warn!(target: "momo::connection_refused", "{from}: busy, no slot for {}", door.name);
@@ -298,9 +301,9 @@ fn attend(
 }
 
 /// A slot for a stranger when all are taken: the connection idle longest gives way.
-fn queue(shared: &Shared) -> Option<Slot> {
+fn queue(shared: &Shared, patience: Duration) -> Option<Slot> {
     shared.register.end_idlest();
-    shared.slots.wait(QUEUE)
+    shared.slots.wait(patience)
 }
 
 fn attend_peer(
