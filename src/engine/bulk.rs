@@ -109,8 +109,13 @@ impl Peers {
     /// A new connection, authenticated.
     pub fn dial(&self, node: NodeId, role: Role) -> io::Result<FrameStream> {
         let address = &self.addresses[self.position(node)?].1;
-        let socket = connect(address)?;
-        handshake::dial(socket, &self.identity(), node, role)
+        // Who waits for bytes gives a peer that does not answer no more time than one that takes none.
+        let patience = match role {
+            Role::Bulk => handshake::PATIENCE.min(self.stall),
+            Role::Control => handshake::PATIENCE,
+        };
+        let socket = connect(address, CONNECT.min(patience))?;
+        handshake::dial(socket, &self.identity(), node, role, patience)
     }
 
     /// A bulk connection: a kept one that is still good, or a new one. Give it back with [`Lent::keep`] when its last request was answered.
@@ -176,11 +181,11 @@ impl Lent {
 }
 
 /// Resolves `host:port` and connects to the first address that answers, tuned for peers.
-pub fn connect(address: &str) -> io::Result<TcpStream> {
+pub fn connect(address: &str, patience: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
     let candidates: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     for candidate in candidates {
-        match TcpStream::connect_timeout(&candidate, CONNECT) {
+        match TcpStream::connect_timeout(&candidate, patience) {
             Ok(socket) => {
                 tune(&socket)?;
                 return Ok(socket);

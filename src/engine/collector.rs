@@ -22,6 +22,9 @@ const REMEMBERED: usize = 100_000;
 /// How often the collector looks.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How often directories that take no new objects are tried.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+
 /// Objects that may be garbage, and since when.
 #[derive(Debug, Default)]
 pub struct Candidates {
@@ -77,8 +80,13 @@ impl Candidates {
 /// it had pinned is pinned again. Nothing is removed before that.
 pub fn run(engine: &Arc<Engine>) {
     let mut walked = None;
+    let mut tried = Instant::now();
     while !engine.is_stopping() {
         thread::park_timeout(LOOK);
+        if tried.elapsed() >= TRY_AGAIN {
+            tried = Instant::now();
+            engine.objects.try_failed();
+        }
         let report = engine.report();
         if !report.born {
             continue;

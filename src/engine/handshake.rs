@@ -90,8 +90,14 @@ fn same_cluster(ours: Option<ClusterId>, theirs: [u8; 16]) -> io::Result<()> {
     }
 }
 
-/// Proves who we are to `to`, and has it prove who it is.
-pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Result<FrameStream> {
+/// Proves who we are to `to`, and has it prove who it is; each answer may take `patience`.
+pub fn dial(
+    socket: TcpStream,
+    us: &Identity,
+    to: NodeId,
+    role: Role,
+    patience: Duration,
+) -> io::Result<FrameStream> {
     let mut hello = Vec::with_capacity(HELLO);
     hello.extend_from_slice(&MAGIC);
     hello.push(match role {
@@ -104,8 +110,8 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
     hello.extend_from_slice(&nonce()?);
     let mut input =
         BufReader::with_capacity(16 * 1024, SharedSocket::new(Arc::new(socket), Vec::new()));
-    input.get_mut().set_read_timeout(PATIENCE)?;
-    input.get_mut().set_write_timeout(PATIENCE)?;
+    input.get_mut().set_read_timeout(patience)?;
+    input.get_mut().set_write_timeout(patience)?;
     input.get_mut().write_all(&hello)?;
 
     let mut answer = [0; ANSWER];
@@ -243,6 +249,7 @@ mod tests {
             a,
             NodeId(to),
             Role::Bulk,
+            PATIENCE,
         );
         (ours, other.join().unwrap())
     }

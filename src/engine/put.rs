@@ -25,6 +25,9 @@ const DEFAULT_CLASS: &str = "default";
 /// A waiting leg hears from daemon 0 every second; silence this long means that it is gone.
 const LEG_SILENCE: Duration = Duration::from_secs(5);
 
+/// Time for a node that was too slow to be heard of again.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+
 /// Keeps a file, or fails with nothing changed, or with the outcome unknown.
 pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
     let report = engine.report();
@@ -287,17 +290,38 @@ impl Attempt<'_> {
     /// Rule R11: what a hop missed is sent from this node's disk, to every target that still answers.
     fn make_up(&self, sha256: Sha256, landed: &mut Landed) {
         let missed = std::mem::take(&mut landed.missed);
+        let mut slow = Vec::new();
         for one in missed {
             log::info!(
                 target: "momo::hop_missed",
                 "'{}': node {} did not keep its copy: {}", self.request.path, one.node, one.why
             );
-            if one.stalled || !self.engine.is_well(one.node) || one.node == self.engine.node() {
-                landed.missed.push(one);
-            } else {
+            if one.stalled || one.node == self.engine.node() {
+                slow.push(one);
+            } else if self.engine.is_well(one.node) {
                 self.send_to(&[one.node], sha256, landed);
+            } else {
+                landed.missed.push(one);
             }
         }
+        // One that was too slow is not waited for again, unless the upload would fail for the want of it and it is alive.
+        for one in slow {
+            let short = nodes(&landed.copies).len() < usize::from(self.plan.min);
+            if short && one.node != self.engine.node() && self.is_heard_of(one.node) {
+                self.send_to(&[one.node], sha256, landed);
+            } else {
+                landed.missed.push(one);
+            }
+        }
+    }
+
+    /// Whether a node that was too slow gives a sign of life: Raft alone sends several a second.
+    fn is_heard_of(&self, node: NodeId) -> bool {
+        let until = Instant::now() + SIGN_OF_LIFE;
+        while !self.engine.is_well(node) && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        self.engine.is_well(node)
     }
 
     fn send_to(&self, targets: &[NodeId], sha256: Sha256, landed: &mut Landed) {

@@ -407,7 +407,7 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
     core
 }
 
-/// Says what this node is whenever the catalog has it differently: at every start, and when a directory goes out of service.
+/// Says what this node is whenever the catalog has it differently: at every start, and when a directory is lost or found again.
 fn register(engine: &Arc<Engine>) {
     let mut wait = REGISTER;
     while !engine.is_stopping() {
@@ -426,7 +426,7 @@ fn register(engine: &Arc<Engine>) {
         let dirs = engine.objects.dirs();
         let mut dirs: Vec<_> = dirs
             .iter()
-            .filter(|dir| !dir.failed)
+            .filter(|dir| !dir.lost)
             .map(|dir| dir.id)
             .collect();
         // As the catalog keeps them.

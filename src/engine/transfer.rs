@@ -202,6 +202,12 @@ impl Intake {
             match outgoing.lent.stream.receive_value::<Answer>() {
                 Ok(Answer::Stored { copies, missed }) => {
                     landed.copies.extend(copies);
+                    // What a hop found out about those behind it is known here too.
+                    for one in missed.iter().filter(|one| one.stalled) {
+                        if one.node != outgoing.hop.node {
+                            self.engine.peers.suspect(one.node);
+                        }
+                    }
                     self.missed.extend(missed);
                     outgoing.lent.keep();
                 }
