@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -25,6 +26,8 @@ pub struct Peers {
     cluster: RwLock<Option<ClusterId>>,
     addresses: Vec<(NodeId, String)>,
     kept: Vec<Mutex<Vec<FrameStream>>>,
+    /// Peers that failed to take or give bytes in time and have not been heard of since.
+    suspects: Vec<AtomicBool>,
     stall: Duration,
 }
 
@@ -37,12 +40,14 @@ impl Peers {
         stall: Duration,
     ) -> Self {
         let kept = addresses.iter().map(|_| Mutex::new(Vec::new())).collect();
+        let suspects = addresses.iter().map(|_| AtomicBool::new(false)).collect();
         Self {
             node,
             secret,
             cluster: RwLock::new(None),
             addresses,
             kept,
+            suspects,
             stall,
         }
     }
@@ -71,6 +76,29 @@ impl Peers {
         self.stall
     }
 
+    /// The peer took or gave no bytes in time: until it is heard of again it is asked last, and for nothing new. A
+    /// process that hangs keeps its connections, so that every request would wait for it in turn.
+    pub fn suspect(&self, node: NodeId) {
+        if let Ok(position) = self.position(node) {
+            self.suspects[position].store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The peer has sent something.
+    pub fn heard_of(&self, node: NodeId) {
+        if let Ok(position) = self.position(node)
+            && self.suspects[position].load(Ordering::Relaxed)
+        {
+            self.suspects[position].store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// See [`Peers::suspect`].
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.position(node)
+            .is_ok_and(|position| self.suspects[position].load(Ordering::Relaxed))
+    }
+
     fn position(&self, node: NodeId) -> io::Result<usize> {
         self.addresses
             .iter()
@@ -81,8 +109,13 @@ impl Peers {
     /// A new connection, authenticated.
     pub fn dial(&self, node: NodeId, role: Role) -> io::Result<FrameStream> {
         let address = &self.addresses[self.position(node)?].1;
-        let socket = connect(address)?;
-        handshake::dial(socket, &self.identity(), node, role)
+        // Who waits for bytes gives a peer that does not answer no more time than one that takes none.
+        let patience = match role {
+            Role::Bulk => handshake::PATIENCE.min(self.stall),
+            Role::Control => handshake::PATIENCE,
+        };
+        let socket = connect(address, CONNECT.min(patience))?;
+        handshake::dial(socket, &self.identity(), node, role, patience)
     }
 
     /// A bulk connection: a kept one that is still good, or a new one. Give it back with [`Lent::keep`] when its last request was answered.
@@ -148,11 +181,11 @@ impl Lent {
 }
 
 /// Resolves `host:port` and connects to the first address that answers, tuned for peers.
-pub fn connect(address: &str) -> io::Result<TcpStream> {
+pub fn connect(address: &str, patience: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
     let candidates: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     for candidate in candidates {
-        match TcpStream::connect_timeout(&candidate, CONNECT) {
+        match TcpStream::connect_timeout(&candidate, patience) {
             Ok(socket) => {
                 tune(&socket)?;
                 return Ok(socket);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::base::id::OperationId;
 use crate::core::catalog::query;
 use crate::engine::shared::Engine;
 use crate::engine::verbs::Failure;
+use crate::store::objects::{ObjectStat, StoreError};
 use crate::wire::command::{Code, Operation};
 use crate::wire::record::Copy;
 
@@ -75,9 +76,10 @@ impl Candidates {
     }
 }
 
-/// Runs until the node stops. First walks all objects once: what an earlier start left undone is found here.
+/// Runs until the node stops. First walks all objects once: what an earlier start left undone is found here, and what
+/// it had pinned is pinned again. Nothing is removed before that.
 pub fn run(engine: &Arc<Engine>) {
-    let mut walk = true;
+    let mut walked = None;
     let mut tried = Instant::now();
     while !engine.is_stopping() {
         thread::park_timeout(LOOK);
@@ -85,21 +87,36 @@ pub fn run(engine: &Arc<Engine>) {
             tried = Instant::now();
             engine.objects.try_failed();
         }
-        if !engine.report().born {
+        let report = engine.report();
+        if !report.born {
             continue;
-        }
-        if walk || engine.candidates.overflowed.swap(false, Ordering::Relaxed) {
-            walk = !(engine.fresh() && inventory(engine) && walk_all(engine));
         }
         abandon(engine);
         disown(engine);
+        // A snapshot passes over the notes of what it stands for, and a directory takes its copies with it.
+        let out_of_service = engine
+            .objects
+            .dirs()
+            .iter()
+            .filter(|dir| dir.failed)
+            .count();
+        let now = (report.snapshot, out_of_service);
+        if walked != Some(now) || engine.candidates.overflowed.swap(false, Ordering::Relaxed) {
+            walked = None;
+            if engine.fresh() && inventory(engine) && walk_all(engine) {
+                walked = Some(now);
+            } else {
+                continue;
+            }
+        }
         let due = engine.candidates.due(engine.settings.garbage_grace);
         if due.is_empty() {
             continue;
         }
         if !engine.fresh() {
-            due.into_iter()
-                .for_each(|sha256| engine.candidates.add(sha256));
+            for sha256 in due {
+                engine.candidates.add(sha256);
+            }
             continue;
         }
         for sha256 in due {
@@ -120,7 +137,12 @@ fn abandon(engine: &Arc<Engine>) {
             | Err(Failure::Refused {
                 code: Code::Conflict,
                 ..
-            }) => {}
+            }) => {
+                // Also when the note of it was skipped by a snapshot.
+                if let Err(error) = engine.settle(*upload) {
+                    log::warn!(target: "momo::settle", "upload {upload}: {error}");
+                }
+            }
             Err(failure) => {
                 log::debug!(target: "momo::abandon_later", "upload {upload}: {failure}");
                 engine.candidates.given_up.lock().extend(&uploads[done..]);
@@ -144,17 +166,23 @@ fn disown(engine: &Arc<Engine>) {
 fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
     let known = query::object(&engine.catalog()?, &sha256).map_err(super::shared::tables_failed)?;
     let Some(object) = known else { return Ok(()) };
-    let here = match engine.objects.stat(&sha256) {
-        Ok(Some(stat))
-            if stat.size == object.size
-                && engine.objects.verify(&sha256).is_ok_and(|whole| whole) =>
-        {
-            Some(stat.dir)
-        }
-        _ => None,
+    if engine.pins.is_pinned(&sha256) {
+        // Bytes for it are just coming in: what is bad now may be good then.
+        engine.candidates.lost(sha256);
+        return Ok(());
+    }
+    // What cannot be said now (descriptors used up) is no loss: it is looked at again.
+    let whole = |dir| -> Result<bool, StoreError> {
+        let stats = engine.objects.stats(&sha256)?;
+        let mut here = stats.iter().filter(|stat| stat.dir == dir);
+        Ok(here.any(|stat| stat.size == object.size) && engine.objects.verify(&sha256, dir)?)
     };
-    for copy in object.copies {
-        if copy.node != engine.node() || Some(copy.dir) == here {
+    for copy in &object.copies {
+        let copy = *copy;
+        if copy.node != engine.node()
+            || whole(copy.dir)
+                .map_err(|error| Failure::refused(Code::Internal, error.to_string()))?
+        {
             continue;
         }
         match engine.commit(Operation::DropCopy {
@@ -163,7 +191,7 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             others: 0,
         }) {
             Ok(_) => {
-                log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again")
+                log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again");
             }
             Err(Failure::Refused {
                 code: Code::NotFound,
@@ -175,11 +203,17 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
     Ok(())
 }
 
-/// At start: compares what the catalog counts here with what lies here (an emptied disk, a lost file).
+/// Objects that one page of the inventory looks up.
+const PAGE: usize = 512;
+/// Lost copies that are dropped from the catalog at the same time: their commands share the log's syncs.
+const AT_ONCE: usize = 16;
+
+/// Compares what the catalog counts here with what lies here (an emptied disk, a lost file), and has it count what does
+/// not lie here no more.
 fn inventory(engine: &Arc<Engine>) -> bool {
     let mut after: Option<Sha256> = None;
     loop {
-        let page = match query::objects_after(&engine.tables, after.as_ref(), 512) {
+        let page = match query::objects_after(&engine.tables, after.as_ref(), PAGE) {
             Ok(page) => page,
             Err(error) => {
                 log::error!(target: "momo::inventory", "{error}");
@@ -190,23 +224,59 @@ fn inventory(engine: &Arc<Engine>) -> bool {
             return true;
         };
         after = Some(*last);
+        let mut absent = Vec::new();
         for (sha256, object) in page {
-            let stat = engine.objects.stat(&sha256).ok().flatten();
-            let counted = object
-                .copies
-                .iter()
-                .filter(|copy| copy.node == engine.node());
-            let wrong = |copy: &Copy| {
-                stat.is_none_or(|stat| stat.dir != copy.dir || stat.size != object.size)
+            let counted = |copy: &&Copy| copy.node == engine.node();
+            if !object.copies.iter().any(|copy| counted(&copy)) {
+                continue;
+            }
+            let stats = match engine.objects.stats(&sha256) {
+                Ok(stats) => stats,
+                Err(error) => {
+                    log::warn!(target: "momo::inventory", "{sha256}: {error}");
+                    return false;
+                }
             };
-            if counted.into_iter().any(wrong) {
-                engine.candidates.lost(sha256);
+            let wrong = |copy: &Copy| {
+                let mut here = stats.iter().filter(|stat| stat.dir == copy.dir);
+                !here.any(|stat| stat.size == object.size)
+            };
+            if object.copies.iter().filter(counted).any(wrong) {
+                absent.push(sha256);
             }
         }
-        if engine.is_stopping() {
+        if engine.is_stopping() || !disown_all(engine, &absent) {
             return false;
         }
     }
+}
+
+/// Drops lost copies, several at a time; false when one could not be, and is remembered.
+fn disown_all(engine: &Arc<Engine>, lost: &[Sha256]) -> bool {
+    let all_done = AtomicBool::new(true);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(sha256) = lost.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(failure) = disown_one(engine, *sha256) {
+                log::debug!(target: "momo::disown_later", "{sha256}: {failure}");
+                all_done.store(false, Ordering::Relaxed);
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        // A thread that cannot be had is not missed: this one does the rest.
+        for _ in 1..AT_ONCE.min(lost.len()) {
+            let builder = thread::Builder::new()
+                .name("disown".to_owned())
+                .stack_size(256 * 1024);
+            if builder.spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    all_done.into_inner()
 }
 
 /// Makes a candidate of every object that the catalog does not count here; false when the walk could not be finished.
@@ -236,13 +306,12 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
 }
 
 fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
-    let Ok(Some(stat)) = engine.objects.stat(&sha256) else {
+    let Ok(stats) = engine.objects.stats(&sha256) else {
         return Ok(());
     };
-    let copy = Copy {
-        node: engine.node(),
-        dir: stat.dir,
-    };
+    if stats.is_empty() {
+        return Ok(());
+    }
     for upload in engine.pins.holders(&sha256) {
         if upload.node == engine.node() && upload.boot == engine.boot {
             // Under way here: it settles itself.
@@ -260,42 +329,59 @@ fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             Err(failure) => return Err(failure),
         }
     }
-    let catalog = engine.catalog()?;
-    let known = query::object(&catalog, &sha256).map_err(super::shared::tables_failed)?;
+    stats
+        .iter()
+        .try_for_each(|stat| judge_one(engine, sha256, stat))
+}
+
+/// Judges what lies in one directory.
+fn judge_one(engine: &Arc<Engine>, sha256: Sha256, stat: &ObjectStat) -> Result<(), Failure> {
+    let copy = Copy {
+        node: engine.node(),
+        dir: stat.dir,
+    };
+    let known = query::object(&engine.catalog()?, &sha256).map_err(super::shared::tables_failed)?;
     match known {
         Some(object) if object.copies.contains(&copy) => return Ok(()),
-        Some(object) if object.copies.len() < usize::from(object.want) => {
+        Some(object) if query::distinct_nodes(&object.copies) < usize::from(object.want) => {
             return adopt(engine, sha256, object.size, copy);
         }
         _ => {}
     }
-    let removed = engine.objects.remove(&sha256, None, || {
+    if remove(engine, sha256, copy) {
+        log::info!(target: "momo::collected", "{sha256}: {} bytes that nothing refers to", stat.size);
+    }
+    Ok(())
+}
+
+/// Removes what lies in one directory unless the catalog counts it or an upload holds it: the last look, under the
+/// object's lock, at the moment of unlinking.
+fn remove(engine: &Arc<Engine>, sha256: Sha256, copy: Copy) -> bool {
+    let removed = engine.objects.remove(&sha256, Some(copy.dir), || {
         !engine.pins.is_pinned(&sha256)
             && matches!(
                 query::object(&engine.tables, &sha256),
                 Ok(known) if known.as_ref().is_none_or(|object| !object.copies.contains(&copy))
             )
     });
-    match removed {
-        Ok(true) => {
-            log::info!(target: "momo::collected", "{sha256}: {} bytes that nothing refers to", stat.size);
-        }
-        Ok(false) => {}
-        Err(error) => log::warn!(target: "momo::collect", "{sha256}: {error}"),
-    }
-    Ok(())
+    removed.unwrap_or_else(|error| {
+        log::warn!(target: "momo::collect", "{sha256}: {error}");
+        false
+    })
 }
 
 /// A copy that lies here uncounted while one is wanted: read it through, and count it if it is whole.
 fn adopt(engine: &Arc<Engine>, sha256: Sha256, size: u64, copy: Copy) -> Result<(), Failure> {
-    match engine.objects.verify(&sha256) {
+    match engine.objects.verify(&sha256, copy.dir) {
         Ok(true) => {
             engine.commit(Operation::AddCopy { sha256, size, copy })?;
             log::info!(target: "momo::adopted", "{sha256}: a copy that lay here uncounted");
             Ok(())
         }
         Ok(false) => {
-            let _ = engine.objects.remove(&sha256, None, || true);
+            if remove(engine, sha256, copy) {
+                log::info!(target: "momo::collected", "{sha256}: a copy that is not whole");
+            }
             Ok(())
         }
         Err(error) => Err(Failure::refused(Code::Internal, error.to_string())),

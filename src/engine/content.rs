@@ -1,6 +1,6 @@
 //! Reading a file: from this disk or a peer's, block by block, each verified; when a copy fails the next takes over at that byte.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::base::id::{NodeId, Version};
@@ -81,7 +81,9 @@ impl File {
                 self.engine.is_up(*node)
             }
         });
-        nodes.sort_unstable_by_key(|node| (*node != here, *node));
+        nodes.sort_unstable_by_key(|node| {
+            (*node != here, self.engine.peers.is_suspect(*node), *node)
+        });
         nodes.dedup();
         Ok(nodes)
     }
@@ -94,7 +96,10 @@ impl File {
         to: &mut dyn Write,
     ) -> Result<(), ReadFailure> {
         let mut last = "no copy is within reach".to_owned();
-        for _ in 0..ROUNDS {
+        let (mut rounds, mut reached) = (0, offset);
+        // As long as bytes go on, however slowly the receiver takes them, there is no reason to give up.
+        while rounds < ROUNDS {
+            rounds += 1;
             let sources = self
                 .sources(part)
                 .map_err(|f| ReadFailure::Source(f.to_string()))?;
@@ -109,6 +114,9 @@ impl File {
                             self.record.path
                         );
                         last = why;
+                        if offset > reached {
+                            (rounds, reached) = (0, offset);
+                        }
                     }
                 }
             }
@@ -134,16 +142,23 @@ impl File {
             match self.engine.objects.reader(&part.sha256) {
                 Ok(Some(reader)) if reader.size() == part.size => Source::Here(reader),
                 Ok(_) => return Err(ReadFailure::Source("it is not there".to_owned())),
-                Err(error) => return Err(ReadFailure::Source(error.to_string())),
+                Err(error) => {
+                    self.engine.candidates.lost(part.sha256);
+                    return Err(ReadFailure::Source(error.to_string()));
+                }
             }
         } else {
             Source::There(self.ask(node, part, first, after - first)?)
         };
         let mut block = Vec::new();
         for index in first..after {
-            source
-                .next(index, &mut block)
-                .map_err(ReadFailure::Source)?;
+            if let Err(why) = source.next(index, &mut block) {
+                if matches!(source, Source::Here(_)) {
+                    // Looked at as a whole, and made again from another copy when it is bad.
+                    self.engine.candidates.lost(part.sha256);
+                }
+                return Err(ReadFailure::Source(why));
+            }
             let start = index * block_bytes;
             let length = (part.size - start).min(block_bytes);
             if block.len() as u64 != length {
@@ -180,7 +195,15 @@ impl File {
             .set_read_timeout(self.engine.settings.hop_stall)
             .and_then(|()| lent.stream.send(&request))
             .and_then(|()| lent.stream.receive_value())
-            .map_err(|error| source(error.to_string()))?;
+            .map_err(|error| {
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) {
+                    self.engine.peers.suspect(node);
+                }
+                source(error.to_string())
+            })?;
         match answer {
             Answer::Content { size } if size == part.size => Ok(lent),
             Answer::Error { message } => Err(source(message)),

@@ -53,11 +53,44 @@ impl SharedSocket {
         Ok(())
     }
 
-    /// Bounds every single write from now on.
-    pub fn set_write_timeout(&mut self, timeout: Duration) -> io::Result<()> {
+    /// Bounds from now on how long the other side may take no bytes at all. The socket's own timeout is a part of that:
+    /// a write that stops in the middle starts it anew, and the bound would be twice what was asked for.
+    pub fn set_write_timeout(&mut self, patience: Duration) -> io::Result<()> {
+        let timeout = (patience / WRITE_SLICES).max(Duration::from_millis(1));
         if self.write_timeout != Some(timeout) {
             self.socket.set_write_timeout(Some(timeout))?;
             self.write_timeout = Some(timeout);
+        }
+        Ok(())
+    }
+
+    /// Writes both, one behind the other.
+    fn send(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+        let mut idle = 0;
+        while !(first.is_empty() && second.is_empty()) {
+            let slices = [IoSlice::new(first), IoSlice::new(second)];
+            match (&*self.socket).write_vectored(&slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    idle = 0;
+                    let of_first = sent.min(first.len());
+                    first = &first[of_first..];
+                    second = &second[sent - of_first..];
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    idle += 1;
+                    if idle >= WRITE_SLICES {
+                        return Err(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -104,6 +137,9 @@ impl Write for SharedSocket {
 
 /// Longest read timeout of a socket; longer patience is several of them.
 const SLICE: Duration = Duration::from_secs(1);
+
+/// A write waits in so many parts.
+const WRITE_SLICES: u32 = 4;
 
 /// Frames up to this size are gathered before they are written.
 const GATHER_BYTES: usize = 32 * 1024;
@@ -193,7 +229,7 @@ impl FrameStream {
             self.gathered.extend_from_slice(payload);
             return Ok(());
         }
-        write_both(self.socket(), &self.gathered, payload)?;
+        self.input.get_ref().send(&self.gathered, payload)?;
         self.gathered.clear();
         Ok(())
     }
@@ -203,7 +239,7 @@ impl FrameStream {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        let sent = self.socket().write_all(&self.gathered);
+        let sent = self.input.get_ref().send(&self.gathered, &[]);
         self.gathered.clear();
         sent
     }
@@ -248,17 +284,4 @@ impl FrameStream {
             Kind::Raft | Kind::Block => Err(bad("a control frame was expected")),
         }
     }
-}
-
-fn write_both(mut socket: &TcpStream, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
-    while !first.is_empty() {
-        let sent = socket.write_vectored(&[IoSlice::new(first), IoSlice::new(second)])?;
-        if sent == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        let of_first = sent.min(first.len());
-        first = &first[of_first..];
-        second = &second[sent - of_first..];
-    }
-    socket.write_all(second)
 }

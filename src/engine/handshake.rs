@@ -12,7 +12,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 
@@ -90,8 +90,14 @@ fn same_cluster(ours: Option<ClusterId>, theirs: [u8; 16]) -> io::Result<()> {
     }
 }
 
-/// Proves who we are to `to`, and has it prove who it is.
-pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Result<FrameStream> {
+/// Proves who we are to `to`, and has it prove who it is; each answer may take `patience`.
+pub fn dial(
+    socket: TcpStream,
+    us: &Identity,
+    to: NodeId,
+    role: Role,
+    patience: Duration,
+) -> io::Result<FrameStream> {
     let mut hello = Vec::with_capacity(HELLO);
     hello.extend_from_slice(&MAGIC);
     hello.push(match role {
@@ -104,8 +110,8 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
     hello.extend_from_slice(&nonce()?);
     let mut input =
         BufReader::with_capacity(16 * 1024, SharedSocket::new(Arc::new(socket), Vec::new()));
-    input.get_mut().set_read_timeout(PATIENCE)?;
-    input.get_mut().set_write_timeout(PATIENCE)?;
+    input.get_mut().set_read_timeout(patience)?;
+    input.get_mut().set_write_timeout(patience)?;
     input.get_mut().write_all(&hello)?;
 
     let mut answer = [0; ANSWER];
@@ -135,15 +141,39 @@ pub fn dial(socket: TcpStream, us: &Identity, to: NodeId, role: Role) -> io::Res
     Ok(FrameStream::new(input))
 }
 
-/// The listening side; [`MAGIC`] is still in `input`. Gives the peer and what the connection is for.
+fn read_until(
+    input: &mut BufReader<SharedSocket>,
+    mut to: &mut [u8],
+    deadline: Instant,
+) -> io::Result<()> {
+    while !to.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        input
+            .get_mut()
+            .set_read_timeout(left.max(Duration::from_millis(1)))?;
+        let count = input.read(to)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to = &mut to[count..];
+    }
+    Ok(())
+}
+
+/// The listening side; [`MAGIC`] is still in `input`. Gives the peer and what the connection is for. All of it may take
+/// `patience`, however slowly the bytes drip in.
 pub fn accept(
     mut input: BufReader<SharedSocket>,
     us: &Identity,
+    patience: Duration,
 ) -> io::Result<(FrameStream, NodeId, Role)> {
-    input.get_mut().set_read_timeout(PATIENCE)?;
-    input.get_mut().set_write_timeout(PATIENCE)?;
+    let deadline = Instant::now() + patience;
+    input.get_mut().set_write_timeout(patience)?;
     let mut hello = [0; HELLO];
-    input.read_exact(&mut hello)?;
+    read_until(&mut input, &mut hello, deadline)?;
     let [magic @ .., _, _, _, _, _] = *hello.first_chunk::<13>().expect("longer");
     let [role, from_high, from_low, to_high, to_low] = [8, 9, 10, 11, 12].map(|i| hello[i]);
     if magic != MAGIC {
@@ -174,7 +204,7 @@ pub fn accept(
     input.get_mut().write_all(&answer)?;
 
     let mut proof = [0; 32];
-    input.read_exact(&mut proof)?;
+    read_until(&mut input, &mut proof, deadline)?;
     expected
         .verify_slice(&proof)
         .map_err(|_| refused("it does not know the cluster's secret".to_owned()))?;
@@ -210,6 +240,7 @@ mod tests {
             accept(
                 BufReader::new(SharedSocket::new(Arc::new(socket), Vec::new())),
                 &b,
+                PATIENCE,
             )
             .map(|(_, from, _)| from)
         });
@@ -218,6 +249,7 @@ mod tests {
             a,
             NodeId(to),
             Role::Bulk,
+            PATIENCE,
         );
         (ours, other.join().unwrap())
     }
@@ -227,6 +259,29 @@ mod tests {
         let (ours, theirs) = shake(&identity(0, "s", Some(1)), 2, identity(2, "s", None));
         ours.unwrap();
         assert_eq!(theirs.unwrap(), NodeId(0));
+    }
+
+    #[test]
+    fn a_stranger_that_drips_is_cut_off_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stranger = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        let dripping = thread::spawn(move || {
+            // Each byte in time for a bound that begins anew with every read.
+            for byte in MAGIC.iter().cycle() {
+                thread::park_timeout(Duration::from_millis(50));
+                if stranger.write_all(&[*byte]).is_err() {
+                    return;
+                }
+            }
+        });
+        let input = BufReader::new(SharedSocket::new(Arc::new(socket), Vec::new()));
+        let began = Instant::now();
+        let patience = Duration::from_millis(300);
+        let error = accept(input, &identity(0, "s", None), patience).map(drop);
+        assert!(error.is_err());
+        assert!(began.elapsed() < Duration::from_secs(2));
+        dripping.join().unwrap();
     }
 
     #[test]

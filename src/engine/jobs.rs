@@ -79,7 +79,8 @@ fn fetch_one(engine: &Arc<Engine>, fetch: &Fetch) -> Result<(), String> {
         match pull(engine, fetch, *holder, upload) {
             Ok(copy) => return count(engine, fetch, copy, upload),
             Err(error) => {
-                engine.candidates.give_up(upload);
+                // This upload is never put: nobody but this node has heard of it.
+                engine.settle(upload).map_err(|error| error.to_string())?;
                 last = format!("from node {holder}: {error}");
             }
         }
@@ -94,6 +95,9 @@ fn pull(
     holder: NodeId,
     upload: OperationId,
 ) -> io::Result<Copy> {
+    if fetch.size == 0 {
+        return Err(io::Error::other("an empty file has no object"));
+    }
     let mut incoming = engine
         .objects
         .create(fetch.size, upload)
@@ -145,7 +149,8 @@ fn count(
     };
     let added = engine.commit(add);
     match &added {
-        Err(Failure::Unknown { .. }) => {}
+        // Held until what is decided now comes after it.
+        Err(Failure::Unknown { .. }) => engine.candidates.give_up(upload),
         // Counted, or refused for good: either way nothing holds it but the catalog.
         _ => engine.settle(upload).map_err(|error| error.to_string())?,
     }

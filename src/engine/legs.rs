@@ -12,7 +12,7 @@ use crate::wire::record::Copy;
 /// Uploads whose fate is remembered for late legs, at most.
 const REMEMBERED: usize = 1_024;
 /// How long.
-const MEMORY: Duration = Duration::from_secs(60);
+const MEMORY: Duration = Duration::from_mins(1);
 
 /// What ties legs and upload together: the name and what the client said of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +123,13 @@ impl LegBoard {
             if let Some(entry) = entries.iter().rev().find(claims) {
                 let entry = Arc::clone(entry);
                 drop(entries);
-                entry.stage.lock().1.push((sha256, copy));
+                let leg = (sha256, copy);
+                let mut stage = entry.stage.lock();
+                // One of each is enough, however often it is reported.
+                if !stage.1.contains(&leg) {
+                    stage.1.push(leg);
+                }
+                drop(stage);
                 entry.changed.notify_all();
                 return Reported {
                     entry: Some(entry),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::base::id::NodeId;
 use crate::base::limit::LINK_QUEUE;
@@ -15,6 +15,7 @@ use crate::core::node::{Event, LinkState};
 use crate::engine::bulk::Peers;
 use crate::engine::frame::FrameStream;
 use crate::engine::handshake::Role;
+use crate::engine::queue::{Receiver, Sender, bounded};
 use crate::wire::peer::Message;
 
 /// First wait before dialling again; doubles up to [`LONGEST`], with jitter.
@@ -103,7 +104,7 @@ impl Runner {
                 Ok(stream) => {
                     wait = SHORTEST;
                     complained = false;
-                    while self.messages.try_recv().is_ok() {}
+                    while self.messages.try_recv().is_some() {}
                     self.report(LinkState::Up);
                     let why = self.carry(stream);
                     self.peers.forget(self.node);

@@ -14,6 +14,7 @@ pub mod links;
 pub mod load;
 pub mod pins;
 pub mod put;
+pub mod queue;
 pub mod serve;
 pub mod settings;
 pub mod shared;

@@ -1,12 +1,14 @@
 //! Keeping a file: plan, bytes, copies, commit. The order is the promise (DESIGN, "A write").
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::digest::{EMPTY_SHA256, Md5, Sha256, md5};
 use crate::base::id::{NodeId, OperationId, Version};
+use crate::base::path::FilePath;
 use crate::core::catalog::query;
 use crate::core::replication::{self, Candidate, Plan, Reach, View};
 use crate::engine::clock;
@@ -22,6 +24,9 @@ use crate::wire::record::{Administrative, Copy, Mode, Part};
 const DEFAULT_CLASS: &str = "default";
 /// A waiting leg hears from daemon 0 every second; silence this long means that it is gone.
 const LEG_SILENCE: Duration = Duration::from_secs(5);
+
+/// Time for a node that was too slow to be heard of again.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// Keeps a file, or fails with nothing changed, or with the outcome unknown.
 pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
@@ -47,11 +52,20 @@ pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<K
         upload: engine.next_upload(),
         strategy,
         plan,
+        ended: Cell::new(false),
     };
     let kept = attempt.run(body);
-    if kept.is_err() {
-        // Whatever lies anywhere for this upload may go, unless the put turns out to be committed.
-        engine.candidates.give_up(attempt.upload);
+    match &kept {
+        // Its pins here may go at once, and do so even when the note of it is skipped by a snapshot.
+        Ok(_) => {
+            if let Err(error) = engine.settle(attempt.upload) {
+                log::warn!(target: "momo::settle", "upload {}: {error}", attempt.upload);
+            }
+        }
+        // Whatever lies anywhere for this upload may go, unless the put turns out to be committed. Before the end of
+        // the body nobody keeps anything for it, and there is nothing to tell anybody.
+        Err(_) if attempt.ended.get() => engine.candidates.give_up(attempt.upload),
+        Err(_) => {}
     }
     kept
 }
@@ -100,7 +114,7 @@ fn plan(engine: &Arc<Engine>, request: &Put) -> Result<(&'static str, Plan), Fai
         .filter(|record| record.stores && record.administrative != Administrative::Dead)
         .map(|record| Candidate {
             node: record.id,
-            open: record.administrative == Administrative::Alive && engine.is_up(record.id),
+            open: record.administrative == Administrative::Alive && engine.is_well(record.id),
         })
         .collect();
     let view = View {
@@ -123,6 +137,8 @@ struct Attempt<'a> {
     upload: OperationId,
     strategy: &'static str,
     plan: Plan,
+    /// The body has ended well: from here on nodes may hold something for this upload, or its put may be on its way.
+    ended: Cell<bool>,
 }
 
 impl Attempt<'_> {
@@ -133,6 +149,7 @@ impl Attempt<'_> {
                 md5: Some(md5(b"")),
             };
             self.compare(digests)?;
+            self.ended.set(true);
             let committed = self.commit(digests, Vec::new())?;
             return Ok(self.kept(digests, committed.version, 1, self.strategy));
         }
@@ -179,6 +196,7 @@ impl Attempt<'_> {
             intake.give_up();
             return Err(failure);
         }
+        self.ended.set(true);
         Ok((digests, intake.finish(digests.sha256)))
     }
 
@@ -228,7 +246,7 @@ impl Attempt<'_> {
                 .legs
                 .iter()
                 .copied()
-                .filter(|leg| self.engine.is_up(*leg))
+                .filter(|leg| self.engine.is_well(*leg))
                 .collect();
             // Give every reachable leg a moment to be counted in the put itself, and the rest the time the rule allows.
             let all = reachable.len().max(enough);
@@ -264,7 +282,7 @@ impl Attempt<'_> {
             node, why: reason, ..
         } in missed
         {
-            why.push_str(&format!("; node {node}: {reason}"));
+            why = format!("{why}; node {node}: {reason}");
         }
         Failure::refused(Code::Unavailable, why)
     }
@@ -272,17 +290,38 @@ impl Attempt<'_> {
     /// Rule R11: what a hop missed is sent from this node's disk, to every target that still answers.
     fn make_up(&self, sha256: Sha256, landed: &mut Landed) {
         let missed = std::mem::take(&mut landed.missed);
+        let mut slow = Vec::new();
         for one in missed {
             log::info!(
                 target: "momo::hop_missed",
                 "'{}': node {} did not keep its copy: {}", self.request.path, one.node, one.why
             );
-            if one.stalled || !self.engine.is_up(one.node) || one.node == self.engine.node() {
-                landed.missed.push(one);
-            } else {
+            if one.stalled || one.node == self.engine.node() {
+                slow.push(one);
+            } else if self.engine.is_well(one.node) {
                 self.send_to(&[one.node], sha256, landed);
+            } else {
+                landed.missed.push(one);
             }
         }
+        // One that was too slow is not waited for again, unless the upload would fail for the want of it and it is alive.
+        for one in slow {
+            let short = nodes(&landed.copies).len() < usize::from(self.plan.min);
+            if short && one.node != self.engine.node() && self.is_heard_of(one.node) {
+                self.send_to(&[one.node], sha256, landed);
+            } else {
+                landed.missed.push(one);
+            }
+        }
+    }
+
+    /// Whether a node that was too slow gives a sign of life: Raft alone sends several a second.
+    fn is_heard_of(&self, node: NodeId) -> bool {
+        let until = Instant::now() + SIGN_OF_LIFE;
+        while !self.engine.is_well(node) && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        self.engine.is_well(node)
     }
 
     fn send_to(&self, targets: &[NodeId], sha256: Sha256, landed: &mut Landed) {
@@ -352,17 +391,14 @@ impl Attempt<'_> {
         // First the promise ends, then the look: a change that comes between is seen by one of the two.
         drop(expected);
         if matches!(committed, Ok(_) | Err(Failure::Unknown { .. })) {
-            self.show()?;
+            self.show();
         }
         committed
     }
 
-    /// The visible link stands before the door says OK.
-    fn show(&self) -> Result<(), Failure> {
-        self.engine
-            .visible
-            .reconcile(&self.engine.tables, &self.request.path)
-            .map_err(tables_failed)
+    /// The visible link stands before the door says OK. That it could not be made does not undo what is committed.
+    fn show(&self) {
+        show(self.engine, &self.request.path);
     }
 
     fn kept(&self, digests: Digests, version: Version, copies: usize, strategy: &str) -> Kept {
@@ -381,7 +417,7 @@ impl Attempt<'_> {
         let Some(copy) = landed.copies.first().copied() else {
             return Err(self.nobody(&landed.missed));
         };
-        if let (Some(md5), true) = (digests.md5, self.engine.is_up(NodeId(0)))
+        if let (Some(md5), true) = (digests.md5, self.engine.is_well(NodeId(0)))
             && let Some(index) = self.report_leg(md5, digests.sha256, copy)
         {
             if !self
@@ -392,9 +428,11 @@ impl Attempt<'_> {
                     "the leg is counted, but this node is too far behind to show it".to_owned();
                 return Err(Failure::Unknown { message });
             }
-            self.show()?;
+            self.show();
             // Only this node pinned this upload, and the put of daemon 0 refers to the object now.
-            self.engine.settle(self.upload).map_err(tables_failed)?;
+            if let Err(error) = self.engine.settle(self.upload) {
+                log::warn!(target: "momo::settle", "upload {}: {error}", self.upload);
+            }
             return Ok(self.kept(digests, Version(index), 1, Mode::PrimarySplay.name()));
         }
         self.finish_alone(digests, &mut landed)
@@ -433,7 +471,9 @@ impl Attempt<'_> {
             upload: self.upload,
         };
         let asked = self.engine.peers.lend(NodeId(0)).and_then(|mut lent| {
-            lent.stream.set_read_timeout(LEG_SILENCE)?;
+            // The first word comes when an upload there claims the leg, or none did in that time.
+            lent.stream
+                .set_read_timeout(self.engine.settings.leg_wait + LEG_SILENCE)?;
             lent.stream.send(&Request::Leg(leg))?;
             Ok(lent)
         });
@@ -442,10 +482,19 @@ impl Attempt<'_> {
         let deadline = Instant::now() + Duration::from_hours(24);
         while Instant::now() < deadline && !self.engine.is_stopping() {
             match lent.stream.receive_value::<Answer>() {
-                Ok(Answer::Pong) => {}
+                Ok(Answer::Pong) => lent.stream.set_read_timeout(LEG_SILENCE).ok()?,
                 Ok(Answer::Leg { committed, .. }) => {
                     lent.keep();
                     return committed;
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    self.engine.peers.suspect(NodeId(0));
+                    return None;
                 }
                 Ok(_) | Err(_) => return None,
             }
@@ -509,19 +558,18 @@ pub fn answer_leg(
     }
 }
 
+fn show(engine: &Engine, path: &FilePath) {
+    if let Err(error) = engine.visible.reconcile(&engine.tables, path) {
+        log::warn!(target: "momo::tree", "{path}: {error}");
+    }
+}
+
 /// Removes a name.
-pub fn remove(
-    engine: &Arc<Engine>,
-    path: &crate::base::path::FilePath,
-    expect: Expect,
-) -> Result<Version, Failure> {
+pub fn remove(engine: &Arc<Engine>, path: &FilePath, expect: Expect) -> Result<Version, Failure> {
     let removed = engine.commit(Operation::Delete {
         path: path.clone(),
         expect,
     })?;
-    engine
-        .visible
-        .reconcile(&engine.tables, path)
-        .map_err(tables_failed)?;
+    show(engine, path);
     Ok(removed.version)
 }

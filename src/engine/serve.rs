@@ -25,14 +25,15 @@ const IDLE: Duration = Duration::from_mins(5);
 /// How long the driver's queue may be full before a link is given up; the peer dials again.
 const DRIVER_FULL: Duration = Duration::from_secs(3);
 
-/// Authenticates a peer (then calls `authenticated`) and serves it until it leaves or the node stops. An error says why it was cut off.
+/// Authenticates a peer within `patience` (then calls `authenticated`) and serves it until it leaves or the node stops. An error says why it was cut off.
 pub fn serve(
     engine: &Arc<Engine>,
     input: SharedSocket,
+    patience: Duration,
     authenticated: impl FnOnce(),
 ) -> io::Result<()> {
     let input = BufReader::with_capacity(16 * 1024, input);
-    let (stream, from, role) = handshake::accept(input, &engine.peers.identity())?;
+    let (stream, from, role) = handshake::accept(input, &engine.peers.identity(), patience)?;
     authenticated();
     match role {
         Role::Control => control(engine, stream, from),
@@ -72,7 +73,9 @@ fn control(engine: &Arc<Engine>, mut stream: FrameStream, from: NodeId) -> io::R
         if !stream.has_buffered() && !wait(engine, &mut stream, None)? {
             return Ok(());
         }
-        let message = match stream.receive(&mut payload)?.kind {
+        let kind = stream.receive(&mut payload)?.kind;
+        engine.peers.heard_of(from);
+        let message = match kind {
             Kind::Raft => Message::Raft {
                 bytes: std::mem::take(&mut payload),
             },
@@ -190,7 +193,12 @@ fn store(
             missed: intake.missed().to_vec(),
         },
         Some(sha256) => {
+            let began = Instant::now();
             let landed = intake.finish(sha256);
+            if began.elapsed() >= engine.settings.hop_stall {
+                // The entry node may have gone on without this copy, and the upload may be settled: nobody would look.
+                engine.candidates.add(sha256);
+            }
             let missed: Vec<Missed> = landed.missed;
             Answer::Stored {
                 copies: landed.copies,
@@ -217,6 +225,7 @@ fn read(
             });
         }
         Err(error) => {
+            engine.candidates.lost(*sha256);
             return stream.send(&Answer::Error {
                 message: error.to_string(),
             });
@@ -231,6 +240,8 @@ fn read(
         match reader.read_block(index, &mut block) {
             Ok(crc) => stream.queue_block(&block, crc)?,
             Err(error) => {
+                // Looked at as a whole, and made again from another copy when it is bad.
+                engine.candidates.lost(*sha256);
                 // The receiver expects a block: an error frame tells it to go to the next copy.
                 stream.send(&Answer::Error {
                     message: error.to_string(),

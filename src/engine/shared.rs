@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, NodeId, OperationId, Ticket};
 use crate::base::table::TableError;
 use crate::base::time::Mono;
-use crate::core::catalog::query;
+use crate::core::catalog::{self, query};
 use crate::core::node::{Answered, Event, Report};
 use crate::engine::bulk::Peers;
 use crate::engine::clock;
@@ -20,6 +19,7 @@ use crate::engine::collector::Candidates;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
 use crate::engine::pins::Pins;
+use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
 use crate::engine::verbs::Failure;
 use crate::engine::visible::Visible;
@@ -28,9 +28,13 @@ use crate::store::objects::Objects;
 use crate::store::tables::{CatalogTables, TableSnapshot};
 use crate::wire::command::{Code, Operation, Reply};
 use crate::wire::peer::Figures;
+use crate::wire::record::ObjectRecord;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
 const DRIVER_GRACE: Duration = Duration::from_secs(2);
+
+/// Time between two log lines that say reads are stale.
+const SAY_STALE: Duration = Duration::from_secs(10);
 
 /// A driver that has taken no event for so long hangs: it takes one at least every half second.
 const DRIVER_HANGS: Duration = Duration::from_secs(10);
@@ -79,6 +83,8 @@ pub struct Engine {
     driven: AtomicU64,
     applied: Mutex<u64>,
     applied_changed: Condvar,
+    /// When it was last said that reads are stale, and how many were not spoken of since.
+    stale_said: Mutex<(Option<Instant>, u64)>,
 }
 
 /// The parts an [`Engine`] is made of.
@@ -139,6 +145,7 @@ impl Engine {
             driven: AtomicU64::new(clock::mono().0),
             applied: Mutex::new(applied),
             applied_changed: Condvar::new(),
+            stale_said: Mutex::default(),
         }
     }
 
@@ -162,9 +169,15 @@ impl Engine {
         }
     }
 
-    /// A consistent view of the catalog as applied here.
+    /// A consistent view of the catalog as applied here. Refused while there is none: a node that was emptied and is
+    /// filled again must not say of every name that it does not exist.
     pub fn catalog(&self) -> Result<TableSnapshot, Failure> {
-        self.tables.snapshot().map_err(tables_failed)
+        let tables = self.tables.snapshot().map_err(tables_failed)?;
+        if catalog::applied(&tables).map_err(tables_failed)?.is_none() {
+            let why = "this node has no catalog yet, it is being brought up to date";
+            return Err(Failure::refused(Code::Unavailable, why));
+        }
+        Ok(tables)
     }
 
     /// What the core last said of itself.
@@ -177,7 +190,8 @@ impl Engine {
         let applied = report.applied;
         *self.report.write() = report;
         let mut known = self.applied.lock();
-        if applied > *known {
+        // It falls only when this node was emptied: what was applied before is not here any more.
+        if applied != *known {
             *known = applied;
             drop(known);
             self.applied_changed.notify_all();
@@ -279,16 +293,39 @@ impl Engine {
         }
     }
 
-    /// Rule R1: waits until everything acknowledged before is applied here. True when fresh, false when stale.
+    /// Rule R1: waits until everything acknowledged before is applied here. True when fresh, false when no leader
+    /// confirmed it in time. While a leader is known it is asked again: only without one is what lies here served.
     pub fn fresh(&self) -> bool {
         let patience = self.settings.read_fresh;
-        let deadline = clock::mono() + patience;
-        let fresh =
-            self.ask(patience, |ticket| Event::Read { ticket, deadline }) == Some(Answered::Fresh);
-        if !fresh {
-            log::warn!(target: "momo::read_stale", "no leader confirmed a read in time: serving what is here");
+        let until = Instant::now() + self.settings.commit_deadline.max(patience);
+        loop {
+            let deadline = clock::mono() + patience;
+            match self.ask(patience, |ticket| Event::Read { ticket, deadline }) {
+                Some(Answered::Fresh) => return true,
+                Some(_) if Instant::now() < until && !self.is_stopping() => {
+                    if self.report.read().leader.is_none() {
+                        break;
+                    }
+                }
+                _ => break,
+            }
         }
-        fresh
+        self.say_stale();
+        false
+    }
+
+    /// One line every while: a node without a leader says it for every read otherwise.
+    fn say_stale(&self) {
+        let mut said = self.stale_said.lock();
+        let (at, unsaid) = &mut *said;
+        *unsaid += 1;
+        if at.is_none_or(|at| at.elapsed() >= SAY_STALE) {
+            log::warn!(
+                target: "momo::read_stale",
+                "no leader confirmed a read in time: serving what is here ({unsaid} since this was last said)"
+            );
+            (*at, *unsaid) = (Some(Instant::now()), 0);
+        }
     }
 
     /// Whether a node can be reached now: this one always.
@@ -296,10 +333,22 @@ impl Engine {
         node == self.node() || self.links.is_up(node)
     }
 
-    /// Pins of a settled upload: objects that nothing refers to become candidates for collection.
+    /// Whether a node can be reached and has not just failed to take or give bytes.
+    pub fn is_well(&self, node: NodeId) -> bool {
+        self.is_up(node) && !self.peers.is_suspect(node)
+    }
+
+    /// Pins of a settled upload: objects of which no copy is counted here become candidates for collection.
     pub fn settle(&self, upload: OperationId) -> Result<(), TableError> {
         for sha256 in self.pins.settle(upload) {
-            if query::object(&self.tables, &sha256)?.is_none() {
+            let counted = |object: &ObjectRecord| {
+                let mut copies = object.copies.iter();
+                copies.any(|copy| copy.node == self.node())
+            };
+            if !query::object(&self.tables, &sha256)?
+                .as_ref()
+                .is_some_and(counted)
+            {
                 self.candidates.add(sha256);
             }
         }

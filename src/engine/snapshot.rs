@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::base::digest::Sha256;
@@ -17,8 +18,24 @@ use crate::wire::peer::{Answer, BodyEnd, Kind, Request, SnapshotHead};
 /// Longest pause of the sender.
 const PACE: Duration = Duration::from_secs(10);
 
-fn staged(engine: &Engine) -> PathBuf {
-    engine.state.path().join("staged-snapshot")
+/// What staging files are named by.
+const STAGED: &str = "staged-";
+
+/// Where the rows of the snapshot that stands for `head` lie once they are whole.
+fn staged(engine: &Engine, head: &SnapshotHead) -> PathBuf {
+    let name = format!("{STAGED}{}-{}", head.term, head.index);
+    engine.state.path().join(name)
+}
+
+/// Removes what earlier attempts have left.
+fn clear(engine: &Engine) -> io::Result<()> {
+    for entry in std::fs::read_dir(engine.state.path())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(STAGED) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Fetches the catalog from `node` into the staging file; what it stands for.
@@ -31,7 +48,13 @@ pub fn fetch(engine: &Arc<Engine>, node: NodeId) -> io::Result<SnapshotHead> {
         Answer::Error { message } => return Err(io::Error::other(message)),
         _ => return Err(io::Error::other("an answer to another question")),
     };
-    let mut file = BufWriter::new(File::create(staged(engine))?);
+    clear(engine)?;
+    // Under a name of its own until it is whole: what is being put in place is never written to.
+    let coming = engine
+        .state
+        .path()
+        .join(format!("{STAGED}{:?}", thread::current().id()));
+    let mut file = BufWriter::new(File::create(&coming)?);
     let mut hash = sha2::Sha256::default();
     let mut block = Vec::new();
     let end: BodyEnd = loop {
@@ -51,19 +74,20 @@ pub fn fetch(engine: &Arc<Engine>, node: NodeId) -> io::Result<SnapshotHead> {
         return Err(io::Error::other("the snapshot's digest is wrong"));
     }
     lent.keep();
+    std::fs::rename(&coming, staged(engine, &head))?;
     Ok(head)
 }
 
 /// Puts the staged rows in place of the tables, durably and at once.
-pub fn install(engine: &Engine) -> Result<(), TableError> {
+pub fn install(engine: &Engine, head: &SnapshotHead) -> Result<(), TableError> {
     let failed = |error: io::Error| TableError(format!("staged snapshot: {error}"));
-    let file = File::open(staged(engine)).map_err(failed)?;
+    let file = File::open(staged(engine, head)).map_err(failed)?;
     let rows = Staged {
         file: BufReader::new(file),
         rows: Vec::new().into_iter(),
     };
     engine.tables.replace(rows)?;
-    std::fs::remove_file(staged(engine)).map_err(failed)
+    clear(engine).map_err(failed)
 }
 
 struct Staged {

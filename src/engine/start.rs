@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
 use serde::Deserialize;
 
 use crate::base::id::{Boot, ClusterId, NodeId};
@@ -17,11 +16,13 @@ use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
 use crate::core::settings::Settings as CoreSettings;
 use crate::engine::bulk::Peers;
+use crate::engine::clock;
 use crate::engine::links::Links;
+use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
 use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
-use crate::engine::world::{Production, drive, fact, tend_tree};
+use crate::engine::world::{Production, checkpoint, drive, fact, tend_tree};
 use crate::engine::writer;
 use crate::engine::{collector, jobs, load};
 use crate::store::disk::RealDisk;
@@ -38,8 +39,12 @@ use crate::wire::record::from_row;
 const TREE_QUEUE: usize = 4_096;
 /// Work for the log that waits, at most.
 const LOG_QUEUE: usize = 4_096;
+/// Checkpoints asked for and not begun, at most; one covers all that wait.
+const CHECKPOINT_QUEUE: usize = 64;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
+/// Starts are numbered by the calendar's milliseconds, so that a wiped node does not begin again below what it had reached.
+const NANOS_PER_MS: u64 = 1_000_000;
 /// Time for the driver to hand over leadership before it stops.
 const HANDOVER: Duration = Duration::from_millis(500);
 
@@ -105,7 +110,12 @@ pub struct Running {
 
 /// Opens the node's directories and starts its threads.
 pub fn start(settings: Settings) -> Result<Running, StartError> {
-    let opened = DataDirs::open(&settings.data, settings.state_dir.as_deref(), settings.node)?;
+    let opened = DataDirs::open(
+        &settings.data,
+        settings.state_dir.as_deref(),
+        settings.node,
+        clock::wall().0 / NANOS_PER_MS,
+    )?;
     for warning in &opened.warnings {
         ::log::warn!(target: "momo::data", "{warning}");
     }
@@ -153,10 +163,11 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         report,
     }));
 
-    let (failing, failed) = bounded::<String>(4);
+    let (failing, failed) = crossbeam_channel::bounded::<String>(4);
     let (log_work, log_queue) = bounded(LOG_QUEUE);
     let (tree_work, tree_queue) = bounded(TREE_QUEUE);
-    let (job_work, job_queue) = bounded(JOB_QUEUE);
+    let (checkpoint_work, checkpoint_queue) = bounded(CHECKPOINT_QUEUE);
+    let (job_work, job_queue) = crossbeam_channel::bounded(JOB_QUEUE);
     let mut threads = Vec::new();
     let mut spawn = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
         let builder = thread::Builder::new()
@@ -179,10 +190,20 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         engine: Arc::clone(&engine),
         log: log_work,
         tree: tree_work,
+        checkpoints: checkpoint_work,
         jobs: job_work,
         events: events.clone(),
         soon: Vec::new(),
     };
+    let (shared, answer, fail) = (Arc::clone(&engine), events.clone(), failing.clone());
+    spawn(
+        "checkpoint",
+        Box::new(move || {
+            if let Err(error) = checkpoint(&shared, &checkpoint_queue, &answer) {
+                let _ = fail.try_send(error.to_string());
+            }
+        }),
+    )?;
     let fail = failing;
     spawn(
         "driver",
@@ -285,14 +306,11 @@ fn recover(
             damaged = None;
             found = log::Recovered::default();
         }
-    } else if let Some(bytes) = read_fact(state, fact::INSTALLING)?
+    } else if damaged.is_none()
+        && let Some(bytes) = read_fact(state, fact::INSTALLING)?
         && let Ok(installing) = serde_json::from_slice::<Installing>(&bytes)
         && catalog::applied(tables)?.is_some_and(|head| head == installing.head)
-        && found.base.index < installing.head.index
-        && found
-            .entries
-            .last()
-            .is_none_or(|last| last.index < installing.head.index)
+        && !leads_to(&found, &installing.head)
     {
         // The tables were swapped, the log was not yet started anew behind them.
         let base = LogBase {
@@ -335,6 +353,17 @@ fn recover(
         memory,
     };
     Ok((log, recovered))
+}
+
+/// Whether the log has the entry at which the tables stand: of that index and of that term. What lies behind an entry of
+/// another term belongs to a leader that was overruled.
+fn leads_to(found: &log::Recovered, head: &SnapshotHead) -> bool {
+    let base = (found.base.index, found.base.term);
+    base == (head.index, head.term)
+        || found
+            .entries
+            .iter()
+            .any(|entry| (entry.index, entry.term) == (head.index, head.term))
 }
 
 fn read_fact(state: &StateDir, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -395,11 +424,13 @@ fn register(engine: &Arc<Engine>) {
             return;
         };
         let dirs = engine.objects.dirs();
-        let dirs: Vec<_> = dirs
+        let mut dirs: Vec<_> = dirs
             .iter()
             .filter(|dir| !dir.lost)
             .map(|dir| dir.id)
             .collect();
+        // As the catalog keeps them.
+        dirs.sort_unstable();
         if known.boot == engine.boot
             && known.dirs == dirs
             && known.address == member.peer
@@ -420,7 +451,7 @@ fn register(engine: &Arc<Engine>) {
         });
         match registered {
             Ok(_) => {
-                ::log::info!(target: "momo::registered", "node {} is registered (start {})", engine.node(), engine.boot.0)
+                ::log::info!(target: "momo::registered", "node {} is registered (start {})", engine.node(), engine.boot.0);
             }
             Err(failure) => ::log::warn!(target: "momo::register", "not registered yet: {failure}"),
         }

@@ -68,6 +68,11 @@ impl Intake {
         for hop in hops {
             let opened = engine.peers.lend(hop.node).and_then(|mut lent| {
                 let next = hop.next.clone();
+                // A hop that waits for one behind it takes no bytes meanwhile: it has its own time, and that one's.
+                let (stall, depth) = (engine.peers.stall(), depth(hop));
+                if depth > 1 {
+                    lent.stream.set_timeouts(stall, stall * depth)?;
+                }
                 lent.stream.queue(&Request::Store {
                     upload,
                     part: 0,
@@ -111,6 +116,9 @@ impl Intake {
             error.kind(),
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
         );
+        if stalled {
+            self.engine.peers.suspect(hop.node);
+        }
         self.missed.push(Missed {
             node: hop.node,
             why: error.to_string(),
@@ -194,6 +202,12 @@ impl Intake {
             match outgoing.lent.stream.receive_value::<Answer>() {
                 Ok(Answer::Stored { copies, missed }) => {
                     landed.copies.extend(copies);
+                    // What a hop found out about those behind it is known here too.
+                    for one in missed.iter().filter(|one| one.stalled) {
+                        if one.node != outgoing.hop.node {
+                            self.engine.peers.suspect(one.node);
+                        }
+                    }
                     self.missed.extend(missed);
                     outgoing.lent.keep();
                 }

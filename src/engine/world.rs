@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::base::path::FilePath;
-use crate::base::table::Tables;
+use crate::base::table::{TableError, Tables};
 use crate::core::node::{Effect, Event, Fatal, Level, Memory, Node};
 use crate::engine::clock;
 use crate::engine::driver::{World, turn};
 use crate::engine::jobs::Job;
+use crate::engine::queue::{Receiver, Sender, bounded};
 use crate::engine::shared::Engine;
 use crate::engine::snapshot;
 use crate::engine::writer::LogWork;
@@ -55,8 +56,10 @@ pub struct Production {
     pub log: Sender<LogWork>,
     /// The visible tree's queue.
     pub tree: Sender<TreeWork>,
+    /// The checkpoint thread's queue: indexes the tables stand at.
+    pub checkpoints: Sender<u64>,
     /// The copy workers' queue.
-    pub jobs: Sender<Job>,
+    pub jobs: crossbeam_channel::Sender<Job>,
     /// The driver's own queue, for what helpers report.
     pub events: Sender<Event>,
     /// Events that follow from effects at once.
@@ -84,10 +87,7 @@ impl World for Production {
                     .map_err(disk)?;
             }
             Effect::Answer { ticket, answer } => engine.answer(ticket, answer),
-            Effect::Checkpoint { applied } => {
-                engine.tables.checkpoint()?;
-                self.soon.push(Event::Checkpointed { applied });
-            }
+            Effect::Checkpoint { applied } => self.checkpoints.send(applied).map_err(disk)?,
             Effect::FetchSnapshot { from } => {
                 let (engine, events) = (Arc::clone(engine), self.events.clone());
                 let fetch = move || {
@@ -100,10 +100,11 @@ impl World for Production {
                     };
                     let _ = events.send(Event::SnapshotFetched { head });
                 };
-                thread::Builder::new()
-                    .name("snapshot".into())
-                    .spawn(fetch)
-                    .map_err(disk)?;
+                let started = thread::Builder::new().name("snapshot".into()).spawn(fetch);
+                if let Err(error) = started {
+                    log::warn!(target: "momo::snapshot", "node {from}: catalog not fetched: {error}");
+                    self.soon.push(Event::SnapshotFetched { head: None });
+                }
             }
             Effect::InstallSnapshot {
                 head,
@@ -115,12 +116,7 @@ impl World for Production {
                     .state
                     .write_fact(fact::INSTALLING, &to_row(&installing))
                     .map_err(disk)?;
-                // Should this node have been emptied before: from here on there is something to keep again.
-                engine
-                    .state
-                    .write_fact(fact::FORGETTING, b"")
-                    .map_err(disk)?;
-                snapshot::install(engine)?;
+                snapshot::install(engine, &head)?;
                 let base = LogBase {
                     index: head.index,
                     term: head.term,
@@ -128,27 +124,12 @@ impl World for Production {
                 let reset = LogWork::Reset {
                     base,
                     hard_state,
-                    number: Some(number),
+                    number,
                 };
                 self.log.send(reset).map_err(disk)?;
                 self.touch(TreeWork::Rebuild);
             }
-            Effect::Forget => {
-                engine
-                    .state
-                    .write_fact(fact::FORGETTING, b"{}")
-                    .map_err(disk)?;
-                engine.state.write_fact(fact::LOST, b"").map_err(disk)?;
-                engine.tables.replace(std::iter::empty())?;
-                let base = LogBase { index: 0, term: 0 };
-                self.log
-                    .send(LogWork::Reset {
-                        base,
-                        hard_state: Vec::new(),
-                        number: None,
-                    })
-                    .map_err(disk)?;
-            }
+            Effect::Forget => self.forget()?,
             Effect::Remember(memory) => self.remember(memory)?,
             Effect::Touched { path } if engine.visible.is_expected(&path) => {}
             Effect::Touched { path } => self.touch(TreeWork::Touched(path)),
@@ -170,6 +151,23 @@ impl World for Production {
 }
 
 impl Production {
+    /// Empties tables and log, durably. The mark stands only while that is under way: a crash in between is finished at
+    /// the next start, and a start after that must find nothing that tells it to empty what has been built up since.
+    fn forget(&self) -> Result<(), Fatal> {
+        let engine = &self.engine;
+        let mark = |bytes| engine.state.write_fact(fact::FORGETTING, bytes);
+        mark(b"{}".as_slice()).map_err(disk)?;
+        engine.tables.replace(std::iter::empty())?;
+        let (done, emptied) = bounded(1);
+        self.log.send(LogWork::Forget(done)).map_err(disk)?;
+        // The writer ends, and with it the queue, when the log cannot be emptied.
+        emptied
+            .recv()
+            .ok_or_else(|| disk("the log could not be emptied"))?;
+        engine.state.write_fact(fact::LOST, b"").map_err(disk)?;
+        mark(b"".as_slice()).map_err(disk)
+    }
+
     fn remember(&self, memory: Memory) -> Result<(), Fatal> {
         let engine = &self.engine;
         let (name, value) = match memory {
@@ -241,6 +239,20 @@ fn wait(node: &Node, events: &Receiver<Event>) -> Option<Event> {
         Err(RecvTimeoutError::Timeout) => Some(Event::Time),
         Err(RecvTimeoutError::Disconnected) => None,
     }
+}
+
+/// The checkpoint thread: whatever is written by the time it begins becomes durable, which is at least what was asked for.
+pub fn checkpoint(
+    engine: &Engine,
+    work: &Receiver<u64>,
+    events: &Sender<Event>,
+) -> Result<(), TableError> {
+    while let Some(mut applied) = work.recv() {
+        applied = work.try_iter().last().unwrap_or(applied);
+        engine.tables.checkpoint()?;
+        let _ = events.send(Event::Checkpointed { applied });
+    }
+    Ok(())
 }
 
 /// The visible tree's thread: names one by one, or all of them when it fell behind.

@@ -1,8 +1,11 @@
 //! The one writer of the Raft log: takes whatever is waiting, puts it on stable storage with one sync, and says so.
 
-use crossbeam_channel::{Receiver, Sender};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::core::node::{Append, Event};
+use crate::engine::queue::{Receiver, Sender};
 use crate::store::disk::RealDisk;
 use crate::store::log::{LogBase, LogEntry, LogError, RaftLog};
 
@@ -19,19 +22,48 @@ pub enum LogWork {
         base: LogBase,
         /// The hard state to keep.
         hard_state: Vec<u8>,
-        /// The number to answer with; `None` when nobody waits.
-        number: Option<u64>,
+        /// The number to answer with.
+        number: u64,
     },
+    /// Start anew with nothing; answered on the channel once that is durable.
+    Forget(Sender<()>),
 }
 
+/// How often an answer is tried again that the driver's queue had no room for.
+const AGAIN: Duration = Duration::from_millis(5);
+
 /// Runs until the queue is closed. Any error is final: the log is not to be trusted after a failed sync (rule R15).
+///
+/// The writer never waits for the driver: the driver may be waiting for room in `work`, and each would wait for the
+/// other. A number stands for all before it, so an answer that finds the driver's queue full is merged with the next.
 pub fn run(
     mut log: RaftLog<RealDisk>,
     work: &Receiver<LogWork>,
     events: &Sender<Event>,
 ) -> Result<(), LogError> {
-    let mut next = work.recv().ok();
-    while let Some(first) = next.take() {
+    let mut owed: Option<u64> = None;
+    let mut next: Option<LogWork> = None;
+    loop {
+        if let Some(number) = owed
+            && !matches!(
+                events.try_send(Event::Persisted { number }),
+                Err(TrySendError::Full(_))
+            )
+        {
+            owed = None;
+        }
+        let first = match (next.take(), owed) {
+            (Some(first), _) => first,
+            (None, Some(_)) => match work.recv_timeout(AGAIN) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            },
+            (None, None) => match work.recv() {
+                Some(first) => first,
+                None => return Ok(()),
+            },
+        };
         match first {
             LogWork::Append(first) => {
                 let mut hard_state = first.hard_state;
@@ -42,10 +74,6 @@ pub fn run(
                     match more {
                         LogWork::Append(more) => {
                             hard_state = more.hard_state.or(hard_state);
-                            // It may replace a suffix of what waits before it.
-                            if let Some(first) = more.entries.first() {
-                                entries.retain(|entry| entry.index < first.index);
-                            }
                             entries.extend(self::entries(more.entries));
                             number = more.number;
                         }
@@ -56,7 +84,7 @@ pub fn run(
                     }
                 }
                 log.append(hard_state.as_deref(), &entries)?;
-                let _ = events.send(Event::Persisted { number });
+                owed = Some(number);
             }
             LogWork::Cut(base) => log.cut(base)?,
             LogWork::Reset {
@@ -65,16 +93,14 @@ pub fn run(
                 number,
             } => {
                 log.reset(base, &hard_state)?;
-                if let Some(number) = number {
-                    let _ = events.send(Event::Persisted { number });
-                }
+                owed = Some(number);
+            }
+            LogWork::Forget(done) => {
+                log.reset(LogBase { index: 0, term: 0 }, &[])?;
+                let _ = done.try_send(());
             }
         }
-        if next.is_none() {
-            next = work.recv().ok();
-        }
     }
-    Ok(())
 }
 
 fn entries(records: Vec<crate::core::node::LogRecord>) -> Vec<LogEntry> {

@@ -23,6 +23,7 @@ use crate::config::{Config, TextAdmin};
 use crate::doors::{self, Limits, Session, Wire};
 use crate::engine::Handle;
 use crate::engine::frame::SharedSocket;
+use crate::engine::handshake;
 use crate::engine::serve;
 use crate::engine::start::{self, Running, StartError};
 use crate::wire::first::Protocol;
@@ -31,6 +32,9 @@ use pool::{Pool, Slot, Slots};
 
 /// How long a connection without a slot may take to say that it is a peer.
 const SHOW: Duration = Duration::from_secs(1);
+/// The same when as many as may wait for a slot do so already: what is left is for peers, who speak at once and have
+/// no time to lose in proving who they are (rule R20).
+const SHOW_AT_ONCE: Duration = Duration::from_millis(500);
 /// How long it waits for a slot otherwise.
 const QUEUE: Duration = Duration::from_secs(5);
 /// What is left of the drain time for the engine's threads.
@@ -79,6 +83,8 @@ struct Shared {
     admin: TextAdmin,
     register: Arc<Register>,
     slots: Arc<Slots>,
+    /// Places of those that wait for a slot.
+    waiting: Arc<Slots>,
     pool: Pool,
     write_timeout: Duration,
 }
@@ -155,6 +161,7 @@ fn shared(config: &Config, running: &Running) -> Shared {
         admin: config.server.text_admin,
         register: Arc::default(),
         slots: Slots::new(slots),
+        waiting: Slots::new(CONNECTION_QUEUE),
         pool: Pool::new(
             slots
                 .saturating_add(PEER_SLOTS)
@@ -249,14 +256,18 @@ fn attend(
         .connections
         .store(shared.register.len() as u64, Ordering::Relaxed);
     let slot = shared.slots.take();
+    let waiting = match slot {
+        Some(_) => None,
+        None => shared.waiting.take(),
+    };
     let protocol = match protocols {
         [only] if *only != Protocol::Peer => Some(*only),
         _ => {
             // Without a slot only a peer may stay, and it speaks at once.
-            let patience = if slot.is_some() {
-                shared.limits.idle
-            } else {
-                SHOW
+            let patience = match (&slot, &waiting) {
+                (Some(_), _) => shared.limits.idle,
+                (None, Some(_)) => SHOW,
+                (None, None) => SHOW_AT_ONCE,
             };
             connection.sniff(patience)?
         }
@@ -268,9 +279,11 @@ fn attend(
         return Ok(());
     };
     let Some(door) = doors::door(protocol) else {
-        return attend_peer(shared, connection, from, slot);
+        return attend_peer(shared, connection, from, slot.or(waiting));
     };
-    let Some(_slot) = slot.or_else(|| queue(shared)) else {
+    let slot = slot.or_else(|| waiting.as_ref().and_then(|_| queue(shared)));
+    drop(waiting);
+    let Some(_slot) = slot else {
         log::warn!(target: "momo::connection_refused", "{from}: busy, no slot for {}", door.name);
         io::Write::write_all(&mut connection, door.busy)?;
         return connection.finish();
@@ -298,7 +311,13 @@ fn attend_peer(
 ) -> io::Result<()> {
     let (socket, ahead, registered) = connection.into_parts();
     // Once it has proved who it is, it does not count among the strangers.
-    let served = serve::serve(&shared.running, SharedSocket::new(socket, ahead), || {
+    let patience = if slot.is_some() {
+        handshake::PATIENCE
+    } else {
+        SHOW_AT_ONCE
+    };
+    let input = SharedSocket::new(socket, ahead);
+    let served = serve::serve(&shared.running, input, patience, || {
         registered.is_peer();
         drop(slot);
     });

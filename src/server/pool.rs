@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -63,19 +63,17 @@ impl Pool {
 
     fn serve(&self) {
         loop {
-            match self.work.recv_timeout(IDLE) {
-                Ok(work) => {
-                    work();
-                    self.count.lock().idle += 1;
-                }
-                Err(_) => {
-                    let mut count = self.count.lock();
-                    if count.idle > 0 {
-                        count.idle -= 1;
-                        count.threads -= 1;
-                        return;
-                    }
-                }
+            if let Ok(work) = self.work.recv_timeout(IDLE) {
+                work();
+                self.count.lock().idle += 1;
+                continue;
+            }
+            // Unless a connection has just been promised to it, an idle thread ends.
+            let mut count = self.count.lock();
+            if count.idle > 0 {
+                count.idle -= 1;
+                count.threads -= 1;
+                return;
             }
         }
     }
@@ -109,8 +107,9 @@ impl Slots {
     /// A slot within `patience`, or `None`.
     pub fn wait(self: &Arc<Self>, patience: Duration) -> Option<Slot> {
         let mut free = self.free.lock();
+        let deadline = Instant::now() + patience;
         while *free == 0 {
-            if self.freed.wait_for(&mut free, patience).timed_out() {
+            if self.freed.wait_until(&mut free, deadline).timed_out() && *free == 0 {
                 return None;
             }
         }

@@ -144,10 +144,14 @@ struct Mark {
 
 impl DataDirs {
     /// Opens `data` (making what is absent) for `node`; the state directory is `state_dir` or the first data directory's `.momo/state`.
+    ///
+    /// The number of this start is greater than the last one and no less than `at_least`: a node whose counter is gone
+    /// with its disk must not begin again with numbers that the cluster takes for starts that are over (rule R4).
     pub fn open(
         data: &[PathBuf],
         state_dir: Option<&Path>,
         node: NodeId,
+        at_least: u64,
     ) -> Result<Opened, OpenError> {
         let first = data.first().ok_or(OpenError::NoDirectory)?;
         let mut dirs: Vec<DataDir> = Vec::new();
@@ -170,7 +174,7 @@ impl DataDirs {
             dirs.set_cluster(cluster)?;
         }
         let warnings = dirs.shared_devices();
-        let boot = state.raise_boot()?;
+        let boot = state.raise_boot(at_least)?;
         Ok(Opened {
             dirs,
             state,
@@ -386,7 +390,7 @@ impl StateDir {
             .with_extension("json")
     }
 
-    fn raise_boot(&self) -> Result<Boot, OpenError> {
+    fn raise_boot(&self, at_least: u64) -> Result<Boot, OpenError> {
         let path = self.shared.path.join("boot");
         let at = |error| OpenError::Io(path.clone(), error);
         let last = match std::fs::read_to_string(&path) {
@@ -399,6 +403,7 @@ impl StateDir {
         let boot = last.checked_add(1).ok_or_else(|| {
             OpenError::Mark(path.clone(), "the boot counter is at its end".to_owned())
         })?;
+        let boot = boot.max(at_least);
         disk::replace_file(&path, format!("{boot}\n").as_bytes()).map_err(at)?;
         Ok(Boot(boot))
     }
@@ -470,7 +475,7 @@ mod tests {
     fn a_directory_keeps_its_id_and_every_start_has_a_greater_boot() {
         let root = tempfile::tempdir().unwrap();
         let data = [root.path().join("a"), root.path().join("b")];
-        let first = DataDirs::open(&data, None, NODE).unwrap();
+        let first = DataDirs::open(&data, None, NODE, 0).unwrap();
         assert!(first.fresh_state && first.dirs.dirs.iter().all(|dir| dir.fresh));
         assert_eq!((first.boot, first.cluster), (Boot(1), None));
         assert_eq!(first.warnings.len(), 1, "both are on one device");
@@ -478,13 +483,13 @@ mod tests {
         first.dirs.set_cluster(ClusterId(7)).unwrap();
         let ids: Vec<_> = first.dirs.dirs.iter().map(|dir| dir.id).collect();
         assert!(matches!(
-            DataDirs::open(&data, None, NODE),
+            DataDirs::open(&data, None, NODE, 0),
             Err(OpenError::Locked(_))
         ));
         drop(first);
 
         std::fs::remove_dir_all(&data[1]).unwrap();
-        let again = DataDirs::open(&data, None, NODE).unwrap();
+        let again = DataDirs::open(&data, None, NODE, 0).unwrap();
         assert_eq!((again.boot, again.cluster), (Boot(2), Some(ClusterId(7))));
         assert!(!again.fresh_state);
         assert_eq!(again.dirs.dirs[0].id, ids[0]);
@@ -494,7 +499,7 @@ mod tests {
         );
         assert!(again.dirs.dirs[1].fresh);
         drop(again);
-        let third = DataDirs::open(&data[1..], None, NODE).unwrap();
+        let third = DataDirs::open(&data[1..], None, NODE, 0).unwrap();
         assert_eq!(
             third.cluster,
             Some(ClusterId(7)),
@@ -503,27 +508,37 @@ mod tests {
     }
 
     #[test]
+    fn starts_are_numbered_upwards_from_the_floor_even_when_the_counter_is_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let data = [root.path().join("a")];
+        let boot = |at_least| DataDirs::open(&data, None, NODE, at_least).unwrap().boot;
+        assert_eq!([boot(100), boot(100), boot(50)], [100, 101, 102].map(Boot));
+        std::fs::remove_dir_all(&data[0]).unwrap();
+        assert_eq!(boot(200), Boot(200));
+    }
+
+    #[test]
     fn a_directory_of_another_node_or_cluster_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let (a, b) = ([root.path().join("a")], [root.path().join("b")]);
         for (data, cluster) in [(&a, 1), (&b, 2)] {
-            let opened = DataDirs::open(data, None, NODE).unwrap();
+            let opened = DataDirs::open(data, None, NODE, 0).unwrap();
             opened.dirs.set_cluster(ClusterId(cluster)).unwrap();
             let other = opened.dirs.set_cluster(ClusterId(9));
             assert!(matches!(other, Err(OpenError::OtherCluster(..))));
         }
-        let other_node = DataDirs::open(&a, None, NodeId(4));
+        let other_node = DataDirs::open(&a, None, NodeId(4), 0);
         assert!(matches!(other_node, Err(OpenError::OtherNode(_, NODE))));
-        let both = DataDirs::open(&[a[0].clone(), b[0].clone()], None, NODE);
+        let both = DataDirs::open(&[a[0].clone(), b[0].clone()], None, NODE, 0);
         assert!(matches!(
             both,
             Err(OpenError::OtherCluster(_, ClusterId(2)))
         ));
-        let twice = DataDirs::open(&[a[0].clone(), a[0].clone()], None, NODE);
+        let twice = DataDirs::open(&[a[0].clone(), a[0].clone()], None, NODE, 0);
         assert!(matches!(twice, Err(OpenError::Locked(_))));
         std::fs::write(a[0].join(".momo/format"), "{\"format\":2}").unwrap();
         assert!(matches!(
-            DataDirs::open(&a, None, NODE),
+            DataDirs::open(&a, None, NODE, 0),
             Err(OpenError::Mark(..))
         ));
     }
@@ -533,7 +548,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let state = root.path().join("elsewhere");
         let data = [root.path().join("a")];
-        let opened = DataDirs::open(&data, Some(&state), NODE).unwrap();
+        let opened = DataDirs::open(&data, Some(&state), NODE, 0).unwrap();
         assert_eq!(opened.state.read_fact("acked").unwrap(), None);
         opened.state.write_fact("acked", b"{\"1\":5}").unwrap();
         opened.state.write_fact("acked", b"{}").unwrap();

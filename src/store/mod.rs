@@ -8,6 +8,7 @@ pub mod disk;
 pub mod layout;
 pub mod log;
 pub mod objects;
+mod recent;
 mod room;
 pub mod tables;
 pub mod tree;

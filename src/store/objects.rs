@@ -265,22 +265,35 @@ impl Objects {
             .first(|_, dir| dir.stat(sha).map_err(|error| dir.blame(error)))
     }
 
-    /// Reads the object that `stat` tells of against its digest; false when it is not whole or not there.
-    pub fn verify(&self, sha: &Sha256) -> Result<bool, StoreError> {
-        let whole = self.shared.first(|_, dir| {
-            let read = || -> io::Result<Option<bool>> {
-                // What `stat` hides is not durable yet, however whole it reads.
-                let Some(_) = dir.stat(sha)? else {
-                    return Ok(None);
-                };
-                let Some(file) = dir.open(sha)? else {
-                    return Ok(None);
-                };
-                Ok(Some(read_through(&file, |_| {})? == *sha))
-            };
-            read().map_err(|error| dir.blame(error))
-        });
-        Ok(whole?.unwrap_or(false))
+    /// What is known of the object in each directory that holds it: brought twice, it may lie on two disks. An error only where no directory
+    /// answers with it.
+    pub fn stats(&self, sha: &Sha256) -> Result<Vec<ObjectStat>, StoreError> {
+        let (mut stats, mut failed) = (Vec::new(), None);
+        for dir in &self.shared.dirs {
+            match dir.stat(sha).map_err(|error| dir.blame(error)) {
+                Ok(stat) => stats.extend(stat),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        match failed {
+            Some(error) if stats.is_empty() => Err(error),
+            _ => Ok(stats),
+        }
+    }
+
+    /// Reads the object in directory `id` against its digest; false when it is not whole or not there.
+    pub fn verify(&self, sha: &Sha256, id: DirId) -> Result<bool, StoreError> {
+        for dir in self.shared.dirs.iter().filter(|dir| dir.id == id) {
+            // What `stat` hides is not durable yet, however whole it reads.
+            if dir.stat(sha).map_err(|error| dir.blame(error))?.is_none() {
+                continue;
+            }
+            if let Some(file) = dir.open(sha).map_err(|error| dir.blame(error))? {
+                let digest = read_through(&file, |_| {}).map_err(|error| dir.blame(error))?;
+                return Ok(digest == *sha);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes the object from `dir` (or from every directory) if `guard` says so under the object's lock (rule R6);
@@ -1009,7 +1022,7 @@ mod tests {
     };
 
     fn open(data: &[PathBuf]) -> (DataDirs, Objects) {
-        let dirs = DataDirs::open(data, None, NODE).unwrap().dirs;
+        let dirs = DataDirs::open(data, None, NODE, 0).unwrap().dirs;
         let objects = Objects::open(&dirs, Durability::Full).unwrap();
         (dirs, objects)
     }
@@ -1099,7 +1112,7 @@ mod tests {
                     upload: UPLOAD
                 }
             );
-            assert!(objects.verify(sha).unwrap());
+            assert!(objects.verify(sha, objects.dirs()[0].id).unwrap());
         }
         let listed: BTreeMap<_, _> = objects.list().collect();
         assert!(listed.keys().eq(kept.keys()));
@@ -1148,12 +1161,15 @@ mod tests {
             content(&objects, &short),
             Err(StoreError::Damaged { block: 0, .. })
         ));
-        assert!(!objects.verify(&long).unwrap() && !objects.verify(&short).unwrap());
+        assert!(
+            !objects.verify(&long, objects.dirs()[0].id).unwrap()
+                && !objects.verify(&short, objects.dirs()[0].id).unwrap()
+        );
         assert!(!objects.dirs()[0].failed, "a bad block is no broken disk");
 
         // Rule R7: the same bytes sent again replace the damaged ones.
         keep(&objects, &some_bytes(3 * BLOCK_BYTES, 1));
-        assert!(objects.verify(&long).unwrap());
+        assert!(objects.verify(&long, objects.dirs()[0].id).unwrap());
         assert_eq!(in_tmp(root.path()), 0);
     }
 
@@ -1236,7 +1252,7 @@ mod tests {
         dir.unsealed.lock().push(sha);
         assert!(objects.stat(&sha).unwrap().is_none());
         assert_eq!(objects.list().count(), 0);
-        assert!(!objects.verify(&sha).unwrap());
+        assert!(!objects.verify(&sha, objects.dirs()[0].id).unwrap());
         assert_eq!(content(&objects, &sha).unwrap(), b"bytes");
         dir.no_longer_unsealed(&sha);
         assert!(objects.stat(&sha).unwrap().is_some());
@@ -1275,7 +1291,7 @@ mod tests {
     fn every_durability_keeps_objects() {
         for durability in [Durability::Full, Durability::Data, Durability::None] {
             let root = tempfile::tempdir().unwrap();
-            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE)
+            let dirs = DataDirs::open(&[root.path().to_owned()], None, NODE, 0)
                 .unwrap()
                 .dirs;
             let objects = Objects::open(&dirs, durability).unwrap();
@@ -1379,7 +1395,11 @@ mod tests {
         ));
         let sha = sha256(&bytes);
         assert!(objects.stat(&sha).unwrap().is_some(), "it is still read");
-        assert!(objects.verify(&sha).unwrap());
+        assert!(
+            objects
+                .verify(&sha, objects.stat(&sha).unwrap().unwrap().dir)
+                .unwrap()
+        );
         assert_eq!(objects.reader(&sha).unwrap().unwrap().size(), 10);
         assert_eq!(objects.list().count(), 1);
         assert!(objects.dirs().iter().all(|dir| dir.failed && !dir.lost));
