@@ -209,6 +209,15 @@ fn wrong_usage_has_an_exit_code_of_its_own() {
         2,
         "wants --name",
     );
+    // Nothing is sent before the command line is right.
+    fs::write(dir.path().join("file"), "bytes").unwrap();
+    let (listener, address) = listener();
+    ends(
+        &run(dir.path(), &["put", "file", "-", "--server", &address]),
+        2,
+        "wants --name",
+    );
+    assert!(untouched(&listener));
     ends(&run(dir.path(), &["--help"]), 0, "Examples:");
     ends(&run(dir.path(), &["completions", "bash"]), 0, "momo");
 }

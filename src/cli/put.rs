@@ -52,6 +52,10 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     if flags.name.is_some() && flags.files.len() > 1 {
         return Err(Failure::Usage("--name is for one file".to_owned()));
     }
+    // Wrong usage is said before anything is sent.
+    if flags.name.is_none() && flags.files.iter().any(|path| path == Path::new("-")) {
+        return Err(Failure::Usage("standard input wants --name".to_owned()));
+    }
     let mut client = Client::new(&flags.dial)?;
     let mut worst = None;
     for path in &flags.files {
@@ -157,10 +161,9 @@ fn upload(
 /// The name in the store.
 fn name_of(flags: &Flags, path: &Path) -> Result<FilePath, Failure> {
     let own = path.file_name().and_then(|name| name.to_str());
-    let text = match (&flags.name, path == Path::new("-")) {
-        (Some(name), _) => name.as_str(),
-        (None, true) => return Err(Failure::Usage("standard input wants --name".to_owned())),
-        (None, false) => own.ok_or_else(|| {
+    let text = match &flags.name {
+        Some(name) => name.as_str(),
+        None => own.ok_or_else(|| {
             Failure::Failed(format!(
                 "{}: no file name that is UTF-8; give --name",
                 path.display()
