@@ -506,7 +506,9 @@ impl Consensus {
 
     /// On the leader: a peer has lost what it had; what is known of it is void.
     pub fn reset_progress(&mut self, node: NodeId) {
-        if self.matched(node).unwrap_or(0) == 0 || node == self.node {
+        // A snapshot offered before the peer could take it is void too: the peer would wait for the next offer.
+        let offered = self.in_snapshot(node.raft()).is_some();
+        if node == self.node || (self.matched(node).unwrap_or(0) == 0 && !offered) {
             return;
         }
         self.snapshots.remove(&node.raft());

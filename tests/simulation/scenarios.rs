@@ -133,6 +133,31 @@ fn an_emptied_voter_does_not_vote_until_it_is_taken_in_again() {
 }
 
 #[test]
+fn an_emptied_voter_that_is_back_at_once_does_not_wait_for_a_second_offer_of_the_catalog() {
+    for seed in 1..10 {
+        let mut cluster = quiet(seed, 3, 3);
+        well(&mut cluster);
+        cluster
+            .until(60 * SECOND, |c| leader(c, 3) == Some(NodeId(0)))
+            .unwrap();
+        for round in 0..4 {
+            assert!(kept(&cluster.put(NodeId(2), &format!("{round}")).unwrap()));
+        }
+        cluster.crash(NodeId(1)).unwrap();
+        cluster.wipe(NodeId(1));
+        cluster.start(NodeId(1)).unwrap();
+        cluster
+            .until(4 * SECOND, |c| {
+                let report = c.report(NodeId(1));
+                report.is_some_and(|report| report.voters.len() == 3)
+            })
+            .unwrap();
+        well(&mut cluster);
+        cluster.judge().unwrap();
+    }
+}
+
+#[test]
 fn a_voter_whose_log_is_older_than_what_it_acknowledged_is_treated_as_emptied() {
     let mut cluster = quiet(6, 3, 3);
     well(&mut cluster);
