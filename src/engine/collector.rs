@@ -81,6 +81,10 @@ impl Candidates {
 pub fn run(engine: &Arc<Engine>) {
     let mut walked = None;
     let mut tried = Instant::now();
+    let orphans = engine.objects.collect_orphans();
+    if orphans > 0 {
+        log::info!(target: "momo::collected", "checksums of {orphans} objects that are gone");
+    }
     while !engine.is_stopping() {
         thread::park_timeout(LOOK);
         if tried.elapsed() >= TRY_AGAIN {
@@ -94,13 +98,8 @@ pub fn run(engine: &Arc<Engine>) {
         abandon(engine);
         disown(engine);
         // A snapshot passes over the notes of what it stands for, and a directory takes its copies with it.
-        let out_of_service = engine
-            .objects
-            .dirs()
-            .iter()
-            .filter(|dir| dir.failed)
-            .count();
-        let now = (report.snapshot, out_of_service);
+        let lost = engine.objects.dirs().iter().filter(|dir| dir.lost).count();
+        let now = (report.snapshot, lost);
         if walked != Some(now) || engine.candidates.overflowed.swap(false, Ordering::Relaxed) {
             walked = None;
             if engine.fresh() && inventory(engine) && walk_all(engine) {
