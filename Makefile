@@ -12,13 +12,13 @@ CONF  ?= conf/local.conf
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN   ?= $(TARGET_DIR)/release/momo
 MUSL  := x86_64-unknown-linux-musl
-SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs' 2>/dev/null)
 ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
 	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz) $(if $(wildcard tests/soak.sh),,soak)
 SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build static test check tidy fmt lint scripts vendor bench crash sim fuzz soak demo \
+.PHONY: help build static minimal test check tidy fmt lint scripts vendor bench crash sim fuzz soak demo \
 	server0 server1 server2 run-server run-client cluster install clean ci
 
 help: ## this list
@@ -33,9 +33,13 @@ $(TARGET_DIR)/release/momo: $(SOURCES)
 	$(CARGO) build --release --locked
 	@touch $@
 
-static: ## a static binary (musl)
+static: ## a static binary (musl), the same on every distribution
 	CC_x86_64_unknown_linux_musl=gcc $(CARGO) build --release --locked --target $(MUSL)
 	@echo "$(TARGET_DIR)/$(MUSL)/release/momo"
+
+minimal: ## the smallest whole daemon and client: no progress bars, no colour
+	$(CARGO) build --release --locked --no-default-features
+	@echo "$(TARGET_DIR)/release/momo"
 
 test: scripts ## format, lints, every test: under ten minutes on two cores
 	$(CARGO) fmt --check
@@ -52,7 +56,7 @@ scripts:
 	@for script in $(SCRIPTS); do sh -n "$$script" || exit 1; done
 
 vendor: ## all crates into vendor/, for builds without network
-	$(CARGO) vendor --locked vendor > /dev/null
+	$(CARGO) vendor --quiet --locked vendor > /dev/null
 	@echo "vendor/ is filled. For a build without network put this into .cargo/config.toml:"
 	@echo
 	@printf '[source.crates-io]\nreplace-with = "vendored-sources"\n\n[source.vendored-sources]\ndirectory = "vendor"\n'
@@ -65,12 +69,12 @@ crash: ## kill -9 of daemons during uploads, a hundred rounds
 
 ifneq ($(wildcard tests/simulation.rs tests/simulation/main.rs),)
 sim: ## the simulator over many seeds (SEEDS=n)
-	SEEDS=$(or $(SEEDS),1000) $(CARGO) test --locked --release --test simulation -- --nocapture
+	SIM_SEEDS=$(or $(SEEDS),1000) $(CARGO) test --locked --release --test simulation -- --nocapture
 endif
 
 ifneq ($(wildcard tests/fuzz.rs tests/fuzz/main.rs),)
-fuzz: ## the laws of the wire formats over many inputs (PROPTEST_CASES=n)
-	PROPTEST_CASES=$(or $(PROPTEST_CASES),100000) $(CARGO) test --locked --release --test fuzz
+fuzz: ## the laws of the wire formats over many inputs (CASES=n)
+	FUZZ_CASES=$(or $(CASES),100000) $(CARGO) test --locked --release --test fuzz
 endif
 
 ifneq ($(wildcard tests/soak.sh),)
@@ -113,8 +117,8 @@ install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
 	install -m 0644 systemd/momo.target $(DESTDIR)$(UNITDIR)/momo.target
 	install -D -m 0644 systemd/sysusers.d/momo.conf $(DESTDIR)$(SYSUSERSDIR)/momo.conf
 	install -D -m 0644 systemd/tmpfiles.d/momo.conf $(DESTDIR)$(TMPFILESDIR)/momo.conf
-	@echo "next: systemd-sysusers, systemd-tmpfiles --create, edit $(SYSCONFDIR)/momo/momo.conf,"
-	@echo "      momo secret new, systemctl enable --now momo@0.service"
+	@echo "next: systemd-sysusers; systemd-tmpfiles --create; edit $(SYSCONFDIR)/momo/momo.conf; momo secret new;"
+	@echo "      chown momo: $(SYSCONFDIR)/momo/momo.secret; systemctl enable --now momo.target momo@0"
 
 clean: ## what a build made
 	$(CARGO) clean

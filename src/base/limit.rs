@@ -63,8 +63,13 @@ pub const LOG_KEEP_ENTRIES: u64 = 4_096;
 pub const LOG_KEEP_BYTES: usize = 4 * 1024 * 1024;
 /// A log segment, in bytes, preallocated so that a full disk cannot stop a deletion.
 pub const LOG_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// Rows of the tables kept in memory between checkpoints; beyond it a writer waits for one.
+pub const TABLE_RECENT_ROWS: usize = 64 * 1024;
 /// redb's page cache, in bytes (its default is 1 GiB).
 pub const TABLE_CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Disk reserved beyond the end of the tables' file, in bytes, or a twentieth of a small disk: deletions go on when it is full.
+pub const TABLE_AHEAD_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Replies kept per node and boot for commands that are sent again (rule R4); also the most commands one node may have outstanding.
 pub const REPLIES_KEPT: u64 = 4_096;

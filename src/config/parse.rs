@@ -537,7 +537,7 @@ drive=/dev/sda
             .map(|mode| mode.digit())
             .collect();
         assert_eq!(digits, [2, 1, 3]);
-        assert_eq!(config.metrics.interval, Duration::from_secs(300));
+        assert_eq!(config.metrics.interval, Duration::from_mins(5));
         let daemon = config.daemon(NodeId(2)).unwrap();
         assert_eq!(daemon.host.to_string(), "momo-server2:3335");
         assert_eq!(daemon.change_replication().port, 2225);
@@ -572,9 +572,8 @@ drive=/dev/sda
     #[test]
     fn as_many_vote_as_the_number_of_daemons_allows() {
         for (daemons, voters) in [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (9, 5)] {
-            let text: String = (0..daemons)
-                .map(|n| format!("[daemon.{n}]\nhost=h{n}:1\ndata=/d\n"))
-                .collect();
+            let section = |n| format!("[daemon.{n}]\nhost=h{n}:1\ndata=/d\n");
+            let text = (0..daemons).map(section).collect::<Vec<_>>().concat();
             assert_eq!(parse(&text).unwrap().voters().len(), voters, "{daemons}");
         }
         let text = "[cluster]\nvoters=1\n[daemon.0]\nhost=a:1\ndata=/d\nroles=store\n[daemon.3]\nhost=b:1\ndata=/d\n";

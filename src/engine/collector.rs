@@ -22,6 +22,9 @@ const REMEMBERED: usize = 100_000;
 /// How often the collector looks.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How often directories that take no new objects are tried.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+
 /// Objects that may be garbage, and since when.
 #[derive(Debug, Default)]
 pub struct Candidates {
@@ -77,8 +80,13 @@ impl Candidates {
 /// it had pinned is pinned again. Nothing is removed before that.
 pub fn run(engine: &Arc<Engine>) {
     let mut walked = None;
+    let mut tried = Instant::now();
     while !engine.is_stopping() {
         thread::park_timeout(LOOK);
+        if tried.elapsed() >= TRY_AGAIN {
+            tried = Instant::now();
+            engine.objects.try_failed();
+        }
         let report = engine.report();
         if !report.born {
             continue;
@@ -216,7 +224,7 @@ fn inventory(engine: &Arc<Engine>) -> bool {
             return true;
         };
         after = Some(*last);
-        let mut missing = Vec::new();
+        let mut absent = Vec::new();
         for (sha256, object) in page {
             let counted = |copy: &&Copy| copy.node == engine.node();
             if !object.copies.iter().any(|copy| counted(&copy)) {
@@ -234,10 +242,10 @@ fn inventory(engine: &Arc<Engine>) -> bool {
                 !here.any(|stat| stat.size == object.size)
             };
             if object.copies.iter().filter(counted).any(wrong) {
-                missing.push(sha256);
+                absent.push(sha256);
             }
         }
-        if engine.is_stopping() || !disown_all(engine, &missing) {
+        if engine.is_stopping() || !disown_all(engine, &absent) {
             return false;
         }
     }

@@ -70,10 +70,10 @@ impl Handle {
         };
         let figures = (record.id == engine.node()).then(|| {
             let dirs = engine.objects.dirs();
-            let usable = || dirs.iter().filter(|dir| !dir.failed);
+            let taking = dirs.iter().filter(|dir| !dir.failed);
             (
-                usable().map(|dir| dir.free).sum::<u64>(),
-                usable().map(|dir| dir.total).sum::<u64>(),
+                taking.map(|dir| dir.free).sum::<u64>(),
+                dirs.iter().map(|dir| dir.total).sum::<u64>(),
             )
         });
         Member {

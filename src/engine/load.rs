@@ -45,11 +45,13 @@ pub fn beat(engine: &Arc<Engine>) {
 
 fn figures(engine: &Engine) -> Figures {
     let dirs = engine.objects.dirs();
-    let usable = || dirs.iter().filter(|dir| !dir.failed);
     let load = engine.load.lock().clone();
     Figures {
-        total_bytes: usable().map(|dir| dir.total).sum(),
-        free_bytes: usable()
+        // A directory that takes no new objects counts as full, so that nobody takes it for one that gave no figures.
+        total_bytes: dirs.iter().map(|dir| dir.total).sum(),
+        free_bytes: dirs
+            .iter()
+            .filter(|dir| !dir.failed)
             .map(|dir| dir.free.saturating_sub(dir.reserve))
             .sum(),
         connections: u32::try_from(engine.connections.load(Ordering::Relaxed)).unwrap_or(u32::MAX),

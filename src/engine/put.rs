@@ -282,7 +282,7 @@ impl Attempt<'_> {
             node, why: reason, ..
         } in missed
         {
-            why.push_str(&format!("; node {node}: {reason}"));
+            why = format!("{why}; node {node}: {reason}");
         }
         Failure::refused(Code::Unavailable, why)
     }

@@ -229,9 +229,9 @@ mod tests {
         while let Ok(item) = receive.recv_timeout(LONG) {
             sum += item;
         }
-        senders
-            .into_iter()
-            .for_each(|sender| sender.join().unwrap());
-        assert_eq!(sum, (0..2_000).sum::<u64>());
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        assert_eq!(sum, (0..2_000_u64).sum::<u64>());
     }
 }

@@ -22,7 +22,7 @@ use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
 use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
-use crate::engine::world::{Production, drive, fact, tend_tree};
+use crate::engine::world::{Production, checkpoint, drive, fact, tend_tree};
 use crate::engine::writer;
 use crate::engine::{collector, jobs, load};
 use crate::store::disk::RealDisk;
@@ -39,10 +39,12 @@ use crate::wire::record::from_row;
 const TREE_QUEUE: usize = 4_096;
 /// Work for the log that waits, at most.
 const LOG_QUEUE: usize = 4_096;
+/// Checkpoints asked for and not begun, at most; one covers all that wait.
+const CHECKPOINT_QUEUE: usize = 64;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
-/// Starts are numbered by the calendar's seconds, so that a wiped node does not begin again below what it had reached.
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// Starts are numbered by the calendar's milliseconds, so that a wiped node does not begin again below what it had reached.
+const NANOS_PER_MS: u64 = 1_000_000;
 /// Time for the driver to hand over leadership before it stops.
 const HANDOVER: Duration = Duration::from_millis(500);
 
@@ -112,7 +114,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         &settings.data,
         settings.state_dir.as_deref(),
         settings.node,
-        clock::wall().0 / NANOS_PER_SECOND,
+        clock::wall().0 / NANOS_PER_MS,
     )?;
     for warning in &opened.warnings {
         ::log::warn!(target: "momo::data", "{warning}");
@@ -164,6 +166,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let (failing, failed) = crossbeam_channel::bounded::<String>(4);
     let (log_work, log_queue) = bounded(LOG_QUEUE);
     let (tree_work, tree_queue) = bounded(TREE_QUEUE);
+    let (checkpoint_work, checkpoint_queue) = bounded(CHECKPOINT_QUEUE);
     let (job_work, job_queue) = crossbeam_channel::bounded(JOB_QUEUE);
     let mut threads = Vec::new();
     let mut spawn = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
@@ -187,10 +190,20 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         engine: Arc::clone(&engine),
         log: log_work,
         tree: tree_work,
+        checkpoints: checkpoint_work,
         jobs: job_work,
         events: events.clone(),
         soon: Vec::new(),
     };
+    let (shared, answer, fail) = (Arc::clone(&engine), events.clone(), failing.clone());
+    spawn(
+        "checkpoint",
+        Box::new(move || {
+            if let Err(error) = checkpoint(&shared, &checkpoint_queue, &answer) {
+                let _ = fail.try_send(error.to_string());
+            }
+        }),
+    )?;
     let fail = failing;
     spawn(
         "driver",
@@ -272,6 +285,7 @@ fn recover(
         hard_state: Vec<u8>,
     }
 
+    state.prepare_facts(&fact::ALL);
     let (mut log, mut found) = match RaftLog::open(RealDisk, &state.log_dir()) {
         Ok(opened) => opened,
         Err(LogError::Damaged(why)) => {
@@ -393,7 +407,7 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
     core
 }
 
-/// Says what this node is whenever the catalog has it differently: at every start, and when a directory goes out of service.
+/// Says what this node is whenever the catalog has it differently: at every start, and when a directory is lost or found again.
 fn register(engine: &Arc<Engine>) {
     let mut wait = REGISTER;
     while !engine.is_stopping() {
@@ -412,7 +426,7 @@ fn register(engine: &Arc<Engine>) {
         let dirs = engine.objects.dirs();
         let mut dirs: Vec<_> = dirs
             .iter()
-            .filter(|dir| !dir.failed)
+            .filter(|dir| !dir.lost)
             .map(|dir| dir.id)
             .collect();
         // As the catalog keeps them.

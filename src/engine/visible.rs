@@ -81,7 +81,7 @@ impl Visible {
         let mut failed = None;
         let files = std::iter::from_fn(|| match query::list(tables, "", &after, 512) {
             Ok(page) => {
-                after = page.last()?.path.as_str().to_owned();
+                page.last()?.path.as_str().clone_into(&mut after);
                 Some(page)
             }
             Err(error) => {

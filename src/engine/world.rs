@@ -6,7 +6,7 @@ use std::thread;
 use crossbeam_channel::{RecvTimeoutError, TrySendError};
 
 use crate::base::path::FilePath;
-use crate::base::table::Tables;
+use crate::base::table::{TableError, Tables};
 use crate::core::node::{Effect, Event, Fatal, Level, Memory, Node};
 use crate::engine::clock;
 use crate::engine::driver::{World, turn};
@@ -32,6 +32,8 @@ pub mod fact {
     pub const LOST: &str = "lost";
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
+    /// All of them.
+    pub const ALL: [&str; 6] = [BIRTH, ADMITTED, ACKNOWLEDGED, INSTALLING, LOST, FORGETTING];
 }
 
 /// Longest wait of the driver when the core has no deadline.
@@ -54,6 +56,8 @@ pub struct Production {
     pub log: Sender<LogWork>,
     /// The visible tree's queue.
     pub tree: Sender<TreeWork>,
+    /// The checkpoint thread's queue: indexes the tables stand at.
+    pub checkpoints: Sender<u64>,
     /// The copy workers' queue.
     pub jobs: crossbeam_channel::Sender<Job>,
     /// The driver's own queue, for what helpers report.
@@ -83,10 +87,7 @@ impl World for Production {
                     .map_err(disk)?;
             }
             Effect::Answer { ticket, answer } => engine.answer(ticket, answer),
-            Effect::Checkpoint { applied } => {
-                engine.tables.checkpoint()?;
-                self.soon.push(Event::Checkpointed { applied });
-            }
+            Effect::Checkpoint { applied } => self.checkpoints.send(applied).map_err(disk)?,
             Effect::FetchSnapshot { from } => {
                 let (engine, events) = (Arc::clone(engine), self.events.clone());
                 let fetch = move || {
@@ -238,6 +239,20 @@ fn wait(node: &Node, events: &Receiver<Event>) -> Option<Event> {
         Err(RecvTimeoutError::Timeout) => Some(Event::Time),
         Err(RecvTimeoutError::Disconnected) => None,
     }
+}
+
+/// The checkpoint thread: whatever is written by the time it begins becomes durable, which is at least what was asked for.
+pub fn checkpoint(
+    engine: &Engine,
+    work: &Receiver<u64>,
+    events: &Sender<Event>,
+) -> Result<(), TableError> {
+    while let Some(mut applied) = work.recv() {
+        applied = work.try_iter().last().unwrap_or(applied);
+        engine.tables.checkpoint()?;
+        let _ = events.send(Event::Checkpointed { applied });
+    }
+    Ok(())
 }
 
 /// The visible tree's thread: names one by one, or all of them when it fell behind.

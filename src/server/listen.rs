@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 /// Pause after accept failed (descriptors used up): others may free some.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Data on the way to a client that is gone is given up after so long.
-const USER_TIMEOUT: Duration = Duration::from_secs(60);
+const USER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Options of accepted sockets.
 #[derive(Clone, Copy, Debug)]

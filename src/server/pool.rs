@@ -63,19 +63,17 @@ impl Pool {
 
     fn serve(&self) {
         loop {
-            match self.work.recv_timeout(IDLE) {
-                Ok(work) => {
-                    work();
-                    self.count.lock().idle += 1;
-                }
-                Err(_) => {
-                    let mut count = self.count.lock();
-                    if count.idle > 0 {
-                        count.idle -= 1;
-                        count.threads -= 1;
-                        return;
-                    }
-                }
+            if let Ok(work) = self.work.recv_timeout(IDLE) {
+                work();
+                self.count.lock().idle += 1;
+                continue;
+            }
+            // Unless a connection has just been promised to it, an idle thread ends.
+            let mut count = self.count.lock();
+            if count.idle > 0 {
+                count.idle -= 1;
+                count.threads -= 1;
+                return;
             }
         }
     }

@@ -6,7 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Advice, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, XattrFlags};
+use rustix::fs::{
+    Advice, AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags,
+};
 use rustix::io::Errno;
 
 /// A disk as the Raft log uses it: few calls, so that a test can lose and tear what was not synced.
@@ -108,15 +110,49 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Room that a file made by [`replace_file`] keeps, in bytes: one block of most file systems.
+const REPLACED_BYTES: u64 = 4_096;
+
 /// Replaces the file at `path` by one that holds `bytes`: durable; after a crash it is the old or the new one, whole.
+///
+/// The next content is written into a twin, `<path>.new`, which is there from the second time on: the two change names.
+/// So a few KiB can be replaced on a full disk.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let temporary = path.with_extension("new");
-    let file = File::create(&temporary)?;
+    let twin = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&twin)?;
     file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)?;
+    // An empty file gave its block back.
+    let _ = reserve(&file, 0, REPLACED_BYTES);
     file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
+    match rustix::fs::renameat_with(CWD, &twin, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        // The first time, or a file system that cannot: the twin is made anew, if there is room.
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            std::fs::rename(&twin, path)?;
+            let _ = prepare_file(path);
+        }
+        Err(errno) => return Err(errno.into()),
+    }
     sync_dir(dir)
+}
+
+/// Makes the twin that [`replace_file`] writes to, with room of its own.
+pub fn prepare_file(path: &Path) -> io::Result<()> {
+    let twin = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&twin)?;
+    reserve(&file, 0, REPLACED_BYTES)
 }
 
 /// Locks `file` for this process; false when another holder has it.

@@ -370,6 +370,13 @@ impl StateDir {
         disk::replace_file(&self.fact(name), bytes)
     }
 
+    /// Makes room for facts that were never written, so that they can be on a full disk. Without room now they need some then.
+    pub fn prepare_facts(&self, names: &[&str]) {
+        for name in names {
+            let _ = disk::prepare_file(&self.fact(name));
+        }
+    }
+
     fn fact(&self, name: &str) -> PathBuf {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         assert!(
@@ -548,6 +555,15 @@ mod tests {
         assert_eq!(
             opened.state.read_fact("acked").unwrap(),
             Some(b"{}".to_vec())
+        );
+        opened.state.prepare_facts(&["acked", "never"]);
+        assert_eq!(opened.state.read_fact("never").unwrap(), None);
+        opened.state.write_fact("acked", b"").unwrap();
+        assert_eq!(opened.state.read_fact("acked").unwrap(), Some(vec![]));
+        opened.state.write_fact("acked", b"{\"1\":7}").unwrap();
+        assert_eq!(
+            opened.state.read_fact("acked").unwrap(),
+            Some(b"{\"1\":7}".to_vec())
         );
         assert!(opened.state.log_dir().is_dir());
         assert!(!data[0].join(".momo/state").exists());

@@ -421,7 +421,8 @@ impl<D: Disk> RaftLog<D> {
             return Err(LogError::Damaged("no segment is open".to_owned()));
         };
         let frame = frame(kind, segment.number, self.sequence, payload);
-        self.file.write_at(self.offset, &frame)?;
+        let written = self.file.write_at(self.offset, &frame);
+        written.map_err(|error| explain(&self.dir, error))?;
         if let Err(error) = self.file.sync_data() {
             // The disk has just refused something: this is an attempt, and the node stops in any case.
             let _ = self.disk.create(&self.dir.join(FAILED), 0);
@@ -438,7 +439,8 @@ impl<D: Disk> RaftLog<D> {
     fn begin_segment(&mut self, number: u64) -> Result<(), LogError> {
         if self.spare.is_none() {
             let path = self.dir.join(segment_name(number));
-            self.spare = Some(self.disk.create(&path, self.segment_bytes)?);
+            let made = self.disk.create(&path, self.segment_bytes);
+            self.spare = Some(made.map_err(|error| explain(&self.dir, error))?);
             self.disk.sync_dir(&self.dir)?;
         }
         if let Some(file) = self.spare.take() {
@@ -487,6 +489,18 @@ impl<D: Disk> RaftLog<D> {
     fn next_number(&self) -> u64 {
         self.segments.last().map_or(1, |segment| segment.number + 1)
     }
+}
+
+/// Says of a full disk what to do about it.
+fn explain(dir: &Path, error: io::Error) -> io::Error {
+    if !is_full(&error) {
+        return error;
+    }
+    let why = format!(
+        "{}: the disk is full, and the room that was kept for the log is used up: make room and start again ({error})",
+        dir.display()
+    );
+    io::Error::new(io::ErrorKind::StorageFull, why)
 }
 
 impl Segment {

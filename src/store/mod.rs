@@ -1,13 +1,15 @@
 //! Floor 3: durable bytes. Knows disks and files; knows nothing of Raft, plans or protocols.
 //!
-//! Read in this order: `disk` (system calls), `log` (the Raft log), `tables` (the catalog's rows),
-//! `layout` (data directories and the state directory), `objects` (immutable bytes by digest),
+//! Read in this order: `disk` (system calls), `log` (the Raft log), `tables` (the catalog's rows)
+//! over `room` (their file, with room kept ahead), `layout` (data directories and the state directory), `objects` (immutable bytes by digest),
 //! `tree` (the names a person sees).
 
 pub mod disk;
 pub mod layout;
 pub mod log;
 pub mod objects;
+mod recent;
+mod room;
 pub mod tables;
 pub mod tree;
 

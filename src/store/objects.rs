@@ -49,7 +49,7 @@ pub enum Durability {
 pub enum StoreError {
     /// No directory has room above its reserve (rule R18).
     Full,
-    /// Every directory is out of service.
+    /// No directory takes new objects.
     NoDirectory,
     /// The bytes read are not the bytes written: this copy is bad, at or after this block.
     Damaged {
@@ -60,7 +60,7 @@ pub enum StoreError {
     },
     /// Blocks of the wrong length or number were written: the sender's mistake.
     WrongLength,
-    /// A call failed; when the disk is to blame, its directory is out of service now.
+    /// A call failed; when the disk is to blame, its directory takes no new objects for now.
     Io(io::Error),
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("disk full"),
-            Self::NoDirectory => f.write_str("every data directory is out of service"),
+            Self::NoDirectory => f.write_str("no data directory is in service for new objects"),
             Self::Damaged { sha, block } => write!(f, "object {sha} is damaged at block {block}"),
             Self::WrongLength => f.write_str("blocks do not add up to the announced size"),
             Self::Io(error) => write!(f, "object store: {error}"),
@@ -102,8 +102,10 @@ pub struct DirFigures {
     pub free: u64,
     /// Kept free, in bytes (rule R18).
     pub reserve: u64,
-    /// Out of service after an error.
+    /// It takes no new objects since an error; what it holds is still read.
     pub failed: bool,
+    /// Not even its folders can be read.
+    pub lost: bool,
 }
 
 /// The object store; shared by all threads.
@@ -149,6 +151,7 @@ struct Directory {
     path: PathBuf,
     objects: OwnedFd,
     tmp: OwnedFd,
+    /// No new objects since an error, until [`Objects::try_failed`] succeeds. Reads are always tried.
     failed: AtomicBool,
     /// Bytes announced by uploads under way and not yet written.
     announced: AtomicU64,
@@ -192,7 +195,7 @@ impl Objects {
     pub fn create(&self, size: u64, upload: OperationId) -> Result<Incoming, StoreError> {
         assert!(size > 0, "an empty file has no object");
         let mut rooms: Vec<(u64, usize)> = Vec::new();
-        for (nth, dir) in self.shared.in_service() {
+        for (nth, dir) in self.shared.taking() {
             match dir.room() {
                 Ok(room) => rooms.push((dir.available(room), nth)),
                 Err(error) => drop(dir.blame(error)),
@@ -227,21 +230,19 @@ impl Objects {
                 },
             }
         }
-        if self.shared.in_service().next().is_none() {
+        if self.shared.taking().next().is_none() {
             return Err(StoreError::NoDirectory);
         }
         Err(StoreError::Full)
     }
 
-    /// The object for reading, or `None` when no directory in service holds it.
+    /// The object for reading, or `None` when it is in no directory. An error of one directory counts only when no other has it.
     pub fn reader(&self, sha: &Sha256) -> Result<Option<ObjectReader>, StoreError> {
-        for (nth, dir) in self.shared.in_service() {
-            let opened = match dir.open(sha) {
-                Ok(Some(file)) => own_attribute(&file, sha).map(|found| (file, found)),
-                Ok(None) => continue,
-                Err(error) => Err(error),
+        self.shared.first(|nth, dir| {
+            let Some(file) = dir.open(sha).map_err(|error| dir.blame(error))? else {
+                return Ok(None);
             };
-            let (file, attribute) = opened.map_err(|error| dir.blame(error))?;
+            let attribute = own_attribute(&file, sha).map_err(|error| dir.blame(error))?;
             let mut reader = ObjectReader {
                 shared: Arc::clone(&self.shared),
                 dir: nth,
@@ -254,33 +255,35 @@ impl Objects {
                 Some(attribute) => reader.attribute = attribute,
                 None => reader.describe_again()?,
             }
-            return Ok(Some(reader));
-        }
-        Ok(None)
+            Ok(Some(reader))
+        })
     }
 
     /// What is known of the object, or `None`. An object that another thread is just sealing is not there yet.
     pub fn stat(&self, sha: &Sha256) -> Result<Option<ObjectStat>, StoreError> {
-        for (_, dir) in self.shared.in_service() {
-            if let Some(stat) = dir.stat(sha).map_err(|error| dir.blame(error))? {
-                return Ok(Some(stat));
-            }
-        }
-        Ok(None)
+        self.shared
+            .first(|_, dir| dir.stat(sha).map_err(|error| dir.blame(error)))
     }
 
-    /// What is known of the object in each directory that holds it: brought twice, it may lie on two disks.
+    /// What is known of the object in each directory that holds it: brought twice, it may lie on two disks. An error only where no directory
+    /// answers with it.
     pub fn stats(&self, sha: &Sha256) -> Result<Vec<ObjectStat>, StoreError> {
-        let mut stats = Vec::new();
-        for (_, dir) in self.shared.in_service() {
-            stats.extend(dir.stat(sha).map_err(|error| dir.blame(error))?);
+        let (mut stats, mut failed) = (Vec::new(), None);
+        for dir in &self.shared.dirs {
+            match dir.stat(sha).map_err(|error| dir.blame(error)) {
+                Ok(stat) => stats.extend(stat),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(stats)
+        match failed {
+            Some(error) if stats.is_empty() => Err(error),
+            _ => Ok(stats),
+        }
     }
 
     /// Reads the object in directory `id` against its digest; false when it is not whole or not there.
     pub fn verify(&self, sha: &Sha256, id: DirId) -> Result<bool, StoreError> {
-        for (_, dir) in self.shared.in_service().filter(|(_, dir)| dir.id == id) {
+        for dir in self.shared.dirs.iter().filter(|dir| dir.id == id) {
             // What `stat` hides is not durable yet, however whole it reads.
             if dir.stat(sha).map_err(|error| dir.blame(error))?.is_none() {
                 continue;
@@ -306,26 +309,48 @@ impl Objects {
             return Ok(false);
         }
         let mut removed = false;
-        for (_, held) in self.shared.in_service() {
+        let mut failed = None;
+        for held in &self.shared.dirs {
             if dir.is_none_or(|id| id == held.id) {
                 let path = object_path(sha);
                 let gone = disk::unlink(&held.objects, &path)
-                    .and_then(|gone| disk::unlink(&held.objects, &sidecar_path(sha)).map(|_| gone))
-                    .map_err(|error| held.blame(error))?;
-                removed |= gone;
+                    .and_then(|gone| disk::unlink(&held.objects, &sidecar_path(sha)).map(|_| gone));
+                match gone {
+                    Ok(gone) => removed |= gone,
+                    Err(error) => failed = Some(held.blame(error)),
+                }
             }
         }
-        Ok(removed)
+        failed.map_or(Ok(removed), Err)
+    }
+
+    /// Tries the directories that take no new objects: one on which a small file can be written again is back in
+    /// service. True when all are in service afterwards.
+    pub fn try_failed(&self) -> bool {
+        let mut all = true;
+        for dir in &self.shared.dirs {
+            if !dir.failed.load(Ordering::Relaxed) {
+                continue;
+            }
+            match dir.try_writing(&self.shared.next_name()) {
+                Ok(()) => {
+                    dir.failed.store(false, Ordering::Relaxed);
+                    log::info!(target: "momo::disk", "{}: back in service", dir.path.display());
+                }
+                Err(error) => {
+                    all = false;
+                    log::debug!(target: "momo::disk", "{}: still out of service: {error}", dir.path.display());
+                }
+            }
+        }
+        all
     }
 
     /// Every sealed object, directory by directory, read lazily. Objects that come or go meanwhile may or may not be
-    /// seen. What cannot be read is left out, and its directory is out of service then.
+    /// seen. What cannot be read is left out, and its directory takes no new objects then.
     pub fn list(&self) -> impl Iterator<Item = (Sha256, ObjectStat)> + '_ {
         let folders = |dir| (0..=u8::MAX).map(move |first: u8| (dir, first));
-        let folders = self
-            .shared
-            .in_service()
-            .flat_map(move |(_, dir)| folders(dir));
+        let folders = self.shared.dirs.iter().flat_map(folders);
         folders.flat_map(|(dir, first)| {
             let names = dir.names(first).unwrap_or_else(|error| {
                 drop(dir.blame(error));
@@ -345,13 +370,15 @@ impl Objects {
                 drop(dir.blame(error));
                 Room { total: 0, free: 0 }
             });
+            let failed = dir.failed.load(Ordering::Relaxed);
             DirFigures {
                 id: dir.id,
                 path: dir.path.clone(),
                 total: room.total,
                 free: room.free,
                 reserve: reserve_of(room),
-                failed: dir.failed.load(Ordering::Relaxed),
+                failed,
+                lost: failed && dir.names(0).is_err(),
             }
         };
         self.shared.dirs.iter().map(figures).collect()
@@ -442,6 +469,8 @@ impl Incoming {
         if self.crcs.len() > 1 {
             let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
         }
+        let folder = &dir.syncs[usize::from(sha.0[0])];
+        let failures = folder.failures();
         let path = object_path(sha);
         let mut hidden = false;
         let linked = {
@@ -465,7 +494,7 @@ impl Incoming {
                 disk::rename(&dir.tmp, &self.name, &dir.objects, &path)?;
             }
             if durability == Durability::Full {
-                dir.syncs[usize::from(sha.0[0])].sync(|| dir.sync_folder(sha))?;
+                folder.sync(failures, || dir.sync_folder(sha))?;
             }
             Ok(())
         });
@@ -598,9 +627,26 @@ impl ObjectReader {
 }
 
 impl Shared {
-    fn in_service(&self) -> impl Iterator<Item = (usize, &Directory)> {
+    /// Directories that take new objects.
+    fn taking(&self) -> impl Iterator<Item = (usize, &Directory)> {
         let dirs = self.dirs.iter().enumerate();
         dirs.filter(|(_, dir)| !dir.failed.load(Ordering::Relaxed))
+    }
+
+    /// What the first directory that has it gives; an error only when none does.
+    fn first<T>(
+        &self,
+        mut find: impl FnMut(usize, &Directory) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut failed = None;
+        for (nth, dir) in self.dirs.iter().enumerate() {
+            match find(nth, dir) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(None), Err)
     }
 
     fn lock(&self, sha: &Sha256) -> parking_lot::MutexGuard<'_, ()> {
@@ -613,7 +659,7 @@ impl Shared {
 }
 
 impl Directory {
-    /// Judges an error: a disk that is to blame is out of service from now on (rule R18).
+    /// Judges an error: a disk that is to blame takes no new objects from now on (rule R18).
     fn blame(&self, error: io::Error) -> StoreError {
         if disk::is_full(&error) {
             return StoreError::Full;
@@ -621,11 +667,27 @@ impl Directory {
         if disk::blames_the_disk(&error) && !self.failed.swap(true, Ordering::Relaxed) {
             log::error!(
                 target: "momo::disk",
-                "{}: out of service after: {error}",
+                "{}: out of service for new objects after: {error}",
                 self.path.display()
             );
         }
         StoreError::Io(error)
+    }
+
+    /// Writes a small file and removes it. That there is no room for it says nothing against the disk.
+    fn try_writing(&self, name: &str) -> io::Result<()> {
+        self.names(0)?;
+        let tried = disk::create_new(&self.tmp, name).and_then(|file| {
+            let written = file
+                .write_all_at(&[0; 4096], 0)
+                .and_then(|()| file.sync_all());
+            disk::unlink(&self.tmp, name)?;
+            written
+        });
+        match tried {
+            Err(error) if disk::is_full(&error) => Ok(()),
+            tried => tried,
+        }
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -734,8 +796,13 @@ impl Directory {
 
     fn write_sidecar(&self, sha: &Sha256, crcs: &[u32], temporary: &str) -> io::Result<()> {
         let file = disk::create_new(&self.tmp, temporary)?;
-        file.write_all_at(&list_bytes(crcs), 0)?;
-        disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha))
+        let placed = file
+            .write_all_at(&list_bytes(crcs), 0)
+            .and_then(|()| disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha)));
+        if placed.is_err() {
+            disk::unlink(&self.tmp, temporary)?;
+        }
+        placed
     }
 
     fn rewrite_attribute(&self, sha: &Sha256, attribute: &Attribute) -> io::Result<()> {
@@ -760,12 +827,19 @@ struct SyncProgress {
     begun: u64,
     done: u64,
     running: bool,
-    /// A sync failed: what it was to keep may be lost, and no later one can say otherwise.
-    failed: bool,
+    /// Syncs that failed.
+    failures: u64,
 }
 
 impl SharedSync {
-    fn sync(&self, sync: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    /// How many syncs have failed: asked before what is to be synced is done.
+    fn failures(&self) -> u64 {
+        self.progress.lock().failures
+    }
+
+    /// Syncs what was done since `failures` was asked. When any sync failed since, it may have lost that, and no later
+    /// one can say otherwise.
+    fn sync(&self, failures: u64, sync: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let mut progress = self.progress.lock();
         let wanted = progress.begun + 1;
         while progress.done < wanted {
@@ -781,11 +855,11 @@ impl SharedSync {
             progress = self.progress.lock();
             progress.running = false;
             progress.done = number;
-            progress.failed |= result.is_err();
+            progress.failures += u64::from(result.is_err());
             self.ended.notify_all();
             result?;
         }
-        if progress.failed {
+        if progress.failures != failures {
             return Err(io::Error::other("an earlier sync of this directory failed"));
         }
         Ok(())
@@ -1187,19 +1261,30 @@ mod tests {
     #[test]
     fn a_seal_that_cannot_sync_leaves_no_name() {
         let root = tempfile::tempdir().unwrap();
-        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let data = root.path().join("data");
+        let (_dirs, objects) = open(&[data.clone()]);
         let sha = sha256(b"bytes");
         let incoming = fill(&objects, b"bytes");
-        let folder = &objects.shared.dirs[0].syncs[usize::from(sha.0[0])];
-        assert!(
-            folder
-                .sync(|| Err(io::Error::from_raw_os_error(5)))
-                .is_err()
-        );
+        // Links go by what is open, syncs of a folder by path.
+        let moved = root.path().join("moved");
+        std::fs::rename(&data, &moved).unwrap();
         assert!(matches!(incoming.seal(&sha), Err(StoreError::Io(_))));
-        assert!(!file_of(root.path(), &sha).exists());
-        assert_eq!(in_tmp(root.path()), 0);
+        std::fs::rename(&moved, &data).unwrap();
+        assert!(!file_of(&data, &sha).exists());
+        assert_eq!(in_tmp(&data), 0);
         assert!(objects.dirs()[0].failed);
+        assert!(objects.try_failed());
+        assert_eq!(keep(&objects, b"bytes"), sha);
+    }
+
+    #[test]
+    fn a_sync_that_failed_is_held_against_what_was_done_before_and_not_against_what_comes() {
+        let shared = SharedSync::default();
+        let before = shared.failures();
+        let failed = shared.sync(before, || Err(io::Error::from_raw_os_error(5)));
+        assert!(failed.is_err());
+        assert!(shared.sync(before, || Ok(())).is_err());
+        shared.sync(shared.failures(), || Ok(())).unwrap();
     }
 
     #[test]
@@ -1236,7 +1321,7 @@ mod tests {
                             syncs.fetch_add(1, Ordering::SeqCst);
                             Ok(())
                         };
-                        shared.sync(sync).unwrap();
+                        shared.sync(shared.failures(), sync).unwrap();
                         assert!(last_begun.load(Ordering::SeqCst) > asked);
                     }
                 });
@@ -1308,6 +1393,73 @@ mod tests {
             objects.create(1, UPLOAD),
             Err(StoreError::NoDirectory)
         ));
+        let sha = sha256(&bytes);
+        assert!(objects.stat(&sha).unwrap().is_some(), "it is still read");
+        assert!(
+            objects
+                .verify(&sha, objects.stat(&sha).unwrap().unwrap().dir)
+                .unwrap()
+        );
+        assert_eq!(objects.reader(&sha).unwrap().unwrap().size(), 10);
+        assert_eq!(objects.list().count(), 1);
+        assert!(objects.dirs().iter().all(|dir| dir.failed && !dir.lost));
+    }
+
+    #[test]
+    fn a_directory_that_failed_is_back_in_service_once_it_can_be_written_again() {
+        let root = tempfile::tempdir().unwrap();
+        let data = ["a", "b"].map(|name| root.path().join(name));
+        let (_dirs, objects) = open(&data);
+        assert!(objects.try_failed());
+        for dir in &objects.shared.dirs {
+            drop(dir.blame(io::Error::from_raw_os_error(5)));
+        }
+        let tmp = data[0].join(".momo/tmp");
+        std::fs::remove_dir(&tmp).unwrap();
+        let lost = data[1].join(".momo/objects/00");
+        std::fs::remove_dir(&lost).unwrap();
+        assert!(!objects.try_failed());
+        let figures = objects.dirs();
+        assert!(figures[0].failed && !figures[0].lost);
+        assert!(figures[1].failed && figures[1].lost);
+        std::fs::create_dir(&lost).unwrap();
+        assert!(
+            !objects.try_failed(),
+            "the other one is out of service still"
+        );
+        let figures = objects.dirs();
+        assert!(figures[0].failed && !figures[1].failed);
+        let bytes = some_bytes(10, 9);
+        fill(&objects, &bytes).seal(&sha256(&bytes)).unwrap();
+        assert!(
+            std::fs::read_dir(data[1].join(".momo/tmp"))
+                .unwrap()
+                .next()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn an_error_of_one_directory_does_not_hide_what_another_holds() {
+        let root = tempfile::tempdir().unwrap();
+        let data = ["a", "b"].map(|name| root.path().join(name));
+        let (_dirs, objects) = open(&data);
+        let bytes = some_bytes(10, 9);
+        let sha = sha256(&bytes);
+        fill(&objects, &bytes).seal(&sha).unwrap();
+        let mut order = Vec::new();
+        let found = objects.shared.first(|nth, dir| {
+            order.push(nth);
+            match dir.stat(&sha).map_err(StoreError::Io)? {
+                Some(_) => Ok(Some(nth)),
+                None => Err(dir.blame(io::Error::from_raw_os_error(5))),
+            }
+        });
+        assert_eq!(found.unwrap(), order.last().copied());
+        let nobody = objects
+            .shared
+            .first(|_, dir| Err::<Option<()>, _>(dir.blame(io::Error::from_raw_os_error(5))));
+        assert!(matches!(nobody, Err(StoreError::Io(_))));
     }
 
     #[test]

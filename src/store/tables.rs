@@ -1,82 +1,131 @@
-//! The catalog's tables in a redb file: visible at once, durable at a checkpoint, consistent snapshots for readers.
+//! The catalog's tables: what was written since the last checkpoint in memory, all before it in a redb file, consistent snapshots over both.
 //!
-//! All tables share one tree; a key begins with its table's byte. One tree makes a commit of a few rows in several
-//! tables about half as dear as a tree for each.
+//! The log has every write until a checkpoint is durable, so a write need not touch the file: it is visible at once and costs microseconds.
+//! A checkpoint freezes what has gathered, writes the last word on every key in one durable commit, and drops it; neither writers nor
+//! readers wait for that. All tables share one tree in the file; a key begins with its table's byte.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
-use crate::base::limit::TABLE_CACHE_BYTES;
+use super::recent::{Change, Layer};
+use super::room::RoomyFile;
+use crate::base::limit::{TABLE_CACHE_BYTES, TABLE_RECENT_ROWS};
 use crate::base::table::{Batch, Row, Table, TableError, Tables};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 
-/// The tables; shared by all threads, written by one at a time (a second writer waits).
+type FileRows = Arc<ReadOnlyTable<&'static [u8], &'static [u8]>>;
+
+/// The tables; shared by all threads, written by one at a time.
 pub struct CatalogTables {
     database: Database,
-    /// The latest state as readers share it, until the next commit.
-    latest: Mutex<Option<TableSnapshot>>,
+    latest: RwLock<TableSnapshot>,
+    /// Held while the file is written: one checkpoint at a time.
+    checkpoint: Mutex<()>,
 }
 
 /// The tables at one moment; stays the same while the tables move on. Cheap to clone. While it is held, the file cannot
 /// reuse the pages it reads: hold it for a request, not for a day.
 #[derive(Clone)]
-pub struct TableSnapshot(Arc<ReadOnlyTable<&'static [u8], &'static [u8]>>);
+pub struct TableSnapshot {
+    /// Number of the last write that is seen.
+    write: u64,
+    /// Since the last checkpoint began.
+    active: Arc<Layer>,
+    /// On its way to the file.
+    frozen: Option<Arc<Layer>>,
+    file: FileRows,
+}
 
 impl CatalogTables {
     /// Opens or makes the file at `path`. After a crash it holds the last checkpoint.
     pub fn open(path: &Path) -> Result<Self, TableError> {
+        let file = RoomyFile::open(path).map_err(failed)?;
         let database = Builder::new()
             .set_cache_size(TABLE_CACHE_BYTES)
-            .create(path)
+            .create_with_backend(file)
             .map_err(failed)?;
-        let tables = Self {
-            database,
-            latest: Mutex::new(None),
+        commit(&database, |_| Ok(()))?;
+        let file = read(&database)?;
+        let latest = TableSnapshot {
+            write: 0,
+            active: Arc::default(),
+            frozen: None,
+            file,
         };
-        tables.commit(Durability::Immediate, |_| Ok(()))?;
-        Ok(tables)
+        Ok(Self {
+            database,
+            latest: RwLock::new(latest),
+            checkpoint: Mutex::new(()),
+        })
     }
 
     /// The latest state, held still.
     pub fn snapshot(&self) -> Result<TableSnapshot, TableError> {
-        // A read begins under the lock, so that none begun before a commit is kept after it.
-        let mut latest = self.latest.lock();
-        if let Some(snapshot) = latest.as_ref() {
-            return Ok(snapshot.clone());
-        }
-        let read = self.database.begin_read().map_err(failed)?;
-        let snapshot = TableSnapshot(Arc::new(read.open_table(ROWS).map_err(failed)?));
-        *latest = Some(snapshot.clone());
-        Ok(snapshot)
+        Ok(self.latest.read().clone())
     }
 
-    /// Makes the changes of `batch` visible together; durable only after a checkpoint.
+    /// Makes the changes of `batch` visible together; durable only after a checkpoint. Waits for one when too much has gathered.
     pub fn write(&self, batch: &Batch) -> Result<(), TableError> {
         if batch.is_empty() {
             return Ok(());
         }
-        self.commit(Durability::None, |rows| {
-            let mut full = Vec::with_capacity(64);
-            for ((table, key), value) in &batch.changes {
+        let changes: Vec<(Vec<u8>, Change)> = batch
+            .changes
+            .iter()
+            .map(|((table, key), value)| {
+                let mut full = Vec::with_capacity(key.len() + 1);
                 place(&mut full, *table, key);
-                match value {
-                    Some(value) => rows.insert(full.as_slice(), value.as_slice()).map(drop),
-                    None => rows.remove(full.as_slice()).map(drop),
-                }
-                .map_err(failed)?;
-            }
+                (full, value.as_deref().map(Arc::from))
+            })
+            .collect();
+        let gathered = {
+            let mut latest = self.latest.write();
+            // Nobody sees the number before the lock is given back, so all of it becomes visible at once.
+            let write = latest.write + 1;
+            latest.active.add(write, changes.into_iter());
+            latest.write = write;
+            latest.active.len()
+        };
+        if gathered > TABLE_RECENT_ROWS {
+            self.checkpoint()
+        } else {
             Ok(())
-        })
+        }
     }
 
-    /// Makes everything written so far durable. Writers wait for it (some milliseconds), readers do not.
+    /// Makes everything written so far durable. Neither writers nor readers wait for it.
     pub fn checkpoint(&self) -> Result<(), TableError> {
-        self.commit(Durability::Immediate, |_| Ok(()))
+        let _one_at_a_time = self.checkpoint.lock();
+        let frozen = {
+            let mut latest = self.latest.write();
+            // What an earlier checkpoint that failed left behind stays below.
+            if latest.frozen.is_some() {
+                return Err(TableError("an earlier checkpoint failed".to_owned()));
+            }
+            let frozen = std::mem::take(&mut latest.active);
+            latest.frozen = Some(Arc::clone(&frozen));
+            frozen
+        };
+        commit(&self.database, |rows| {
+            frozen.last(|key, change| {
+                match change {
+                    Some(value) => rows.insert(key, &**value).map(drop),
+                    None => rows.remove(key).map(drop),
+                }
+                .map_err(failed)
+            })
+        })?;
+        let file = read(&self.database)?;
+        let mut latest = self.latest.write();
+        latest.frozen = None;
+        latest.file = file;
+        Ok(())
     }
 
     /// All tables become `rows`, durably and at once: a snapshot from another node. On an error nothing changes.
@@ -84,7 +133,8 @@ impl CatalogTables {
         &self,
         rows: impl Iterator<Item = Result<(Table, Vec<u8>, Vec<u8>), TableError>>,
     ) -> Result<(), TableError> {
-        self.commit(Durability::Immediate, |table| {
+        let _one_at_a_time = self.checkpoint.lock();
+        commit(&self.database, |table| {
             table.retain(|_, _| false).map_err(failed)?;
             let mut full = Vec::with_capacity(64);
             for row in rows {
@@ -95,23 +145,37 @@ impl CatalogTables {
                     .map_err(failed)?;
             }
             Ok(())
-        })
-    }
-
-    fn commit(
-        &self,
-        durability: Durability,
-        change: impl FnOnce(&mut redb::Table<&'static [u8], &'static [u8]>) -> Result<(), TableError>,
-    ) -> Result<(), TableError> {
-        let mut transaction = self.database.begin_write().map_err(failed)?;
-        transaction.set_durability(durability).map_err(failed)?;
-        // After a kill the file opens in milliseconds, however large it is.
-        transaction.set_quick_repair(matches!(durability, Durability::Immediate));
-        change(&mut transaction.open_table(ROWS).map_err(failed)?)?;
-        transaction.commit().map_err(failed)?;
-        *self.latest.lock() = None;
+        })?;
+        let file = read(&self.database)?;
+        let mut latest = self.latest.write();
+        let write = latest.write + 1;
+        *latest = TableSnapshot {
+            write,
+            active: Arc::default(),
+            frozen: None,
+            file,
+        };
         Ok(())
     }
+}
+
+/// One durable commit. After a kill the file opens in milliseconds, however large it is.
+fn commit(
+    database: &Database,
+    change: impl FnOnce(&mut redb::Table<&'static [u8], &'static [u8]>) -> Result<(), TableError>,
+) -> Result<(), TableError> {
+    let mut transaction = database.begin_write().map_err(failed)?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(failed)?;
+    transaction.set_quick_repair(true);
+    change(&mut transaction.open_table(ROWS).map_err(failed)?)?;
+    transaction.commit().map_err(failed)
+}
+
+fn read(database: &Database) -> Result<FileRows, TableError> {
+    let read = database.begin_read().map_err(failed)?;
+    Ok(Arc::new(read.open_table(ROWS).map_err(failed)?))
 }
 
 impl Tables for CatalogTables {
@@ -134,7 +198,14 @@ impl Tables for TableSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
         let mut full = Vec::with_capacity(key.len() + 1);
         place(&mut full, table, key);
-        let value = self.0.get(full.as_slice()).map_err(failed)?;
+        let recent = self
+            .active
+            .get(self.write, &full)
+            .or_else(|| self.frozen.as_ref()?.get(self.write, &full));
+        if let Some(change) = recent {
+            return Ok(change.map(|value| value.to_vec()));
+        }
+        let value = self.file.get(full.as_slice()).map_err(failed)?;
         Ok(value.map(|value| value.value().to_vec()))
     }
 
@@ -154,17 +225,50 @@ impl Tables for TableSnapshot {
         if first >= end {
             return Ok(Vec::new());
         }
-        let rows = self
-            .0
+        let mut recent = BTreeMap::new();
+        if let Some(frozen) = &self.frozen {
+            frozen.collect(self.write, &first, &end, &mut recent);
+        }
+        self.active.collect(self.write, &first, &end, &mut recent);
+        let mut recent = recent.into_iter().peekable();
+        let mut file = self
+            .file
             .range(first.as_slice()..end.as_slice())
-            .map_err(failed)?;
-        rows.take(limit)
+            .map_err(failed)?
             .map(|row| {
                 let (key, value) = row.map_err(failed)?;
-                let key = key.value().get(1..).unwrap_or_default();
-                Ok((key.to_vec(), value.value().to_vec()))
+                Ok((key.value().to_vec(), value.value().to_vec()))
             })
-            .collect()
+            .peekable();
+        let mut rows = Vec::new();
+        while rows.len() < limit {
+            // What is recent goes before what the file says of the same key.
+            let recent_first = match (recent.peek(), file.peek()) {
+                (None, None) => break,
+                (Some(_), None) => true,
+                (None, Some(_)) | (Some(_), Some(Err(_))) => false,
+                (Some((ours, _)), Some(Ok((theirs, _)))) => {
+                    if ours == theirs {
+                        file.next();
+                        continue;
+                    }
+                    ours < theirs
+                }
+            };
+            let (key, value) = if recent_first {
+                match recent.next() {
+                    Some((key, Some(value))) => (key, value.to_vec()),
+                    Some((_, None)) | None => continue,
+                }
+            } else {
+                match file.next() {
+                    Some(row) => row?,
+                    None => continue,
+                }
+            };
+            rows.push((key.get(1..).unwrap_or_default().to_vec(), value));
+        }
+        Ok(rows)
     }
 }
 
@@ -247,6 +351,11 @@ mod tests {
             model.write(&batch);
             assert_same(&tables, &model, &mut random);
             assert_same(&held, &before, &mut random);
+            if random.one_in(5) {
+                tables.checkpoint().unwrap();
+                assert_same(&tables, &model, &mut random);
+                assert_same(&held, &before, &mut random);
+            }
             if round % 30 == 29 {
                 drop(held);
                 tables.checkpoint().unwrap();

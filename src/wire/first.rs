@@ -11,7 +11,10 @@
 //! | any other letter, a blank or a line end | text |
 //!
 //! Every protocol here lets the dialling side speak first. Nothing is consumed: the door reads the same bytes again.
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 use super::peer::MAGIC;
 

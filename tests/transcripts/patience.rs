@@ -89,7 +89,7 @@ fn the_acknowledgement_waits_for_no_padding_and_drains_what_comes() {
     assert_eq!(wire.end(), End::Closed);
 
     let mut lingering = script();
-    lingering.push(pause(Duration::from_secs(3600), b""));
+    lingering.push(pause(Duration::from_hours(1), b""));
     let wire = serve(upload::serve, &verbs, lingering);
     assert!(
         wire.elapsed() <= Duration::from_secs(2),
@@ -153,7 +153,7 @@ fn a_body_that_drips_is_given_up_and_nothing_is_kept() {
 #[test]
 fn silence_ends_a_connection_without_a_word() {
     let verbs = FakeVerbs::new();
-    let day = || vec![pause(Duration::from_secs(86_400), b"NODE PING\n")];
+    let day = || vec![pause(Duration::from_hours(24), b"NODE PING\n")];
     let wire = serve(text::serve, &verbs, day());
     assert_eq!(wire.output(), b"");
     assert!(wire.elapsed() <= Duration::from_secs(302));
@@ -181,7 +181,7 @@ fn a_refused_body_is_skipped_and_the_connection_goes_on() {
 fn a_refused_body_of_64_mib_closes_the_connection() {
     let verbs = FakeVerbs::new();
     let mut script = vec![Step::now(b"FILE PUT 67108864 -- refused\n")];
-    script.extend((0..100).map(|_| Step::now(&[0; 65_536])));
+    script.extend((0..100).map(|_| Step::now(&vec![0; 65_536])));
     let wire = serve(text::serve, &verbs, script);
     assert_eq!(wire.output(), b"ERR 1 of 3 daemons up, 2 needed\n");
     assert_eq!(wire.end(), End::Closed);
