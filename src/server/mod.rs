@@ -234,10 +234,13 @@ fn admit(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr, protocols: &
             .connections
             .store(for_thread.register.len() as u64, Ordering::Relaxed);
     };
+    // The thread of the connection that has rested longest is free as soon as that one has ended.
+    if !shared.pool.has_room(Duration::ZERO) && shared.register.end_idlest() {
+        shared.pool.has_room(LAST);
+    }
     match shared.pool.run(task) {
         Ok(true) => {}
         Ok(false) => {
-            shared.register.end_idlest();
             log::warn!(target: "momo::connection_refused", "{from}: every thread is busy");
         }
         Err(error) => log::error!(target: "momo::connection_refused", "{from}: no thread: {error}"),
