@@ -217,6 +217,11 @@ impl Health {
         !peer.is_condemned(self.now) && (recent || peer.linked && link_suffices)
     }
 
+    /// Whether this node's own link to a node is up: what is sent goes that way.
+    pub fn is_linked(&self, node: NodeId) -> bool {
+        node == self.settings.node || self.peers.get(&node).is_some_and(|peer| peer.linked)
+    }
+
     /// When [`Health::tick`] should be called at the latest, while this node leads.
     pub const fn deadline(&self) -> Option<Mono> {
         self.deadline

@@ -517,8 +517,11 @@ impl Node {
                 let raft = self.consensus.as_ref();
                 self.membership.link(turn, node, state, raft);
                 self.health.link(node, state, turn.mono());
-                if let (LinkState::Down, Some(raft)) = (state, &mut self.consensus) {
-                    raft.lost(node);
+                if state == LinkState::Down {
+                    self.repair.unlinked(node, turn.mono());
+                    if let Some(raft) = &mut self.consensus {
+                        raft.lost(node);
+                    }
                 }
             }
             Event::Propose {

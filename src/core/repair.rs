@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::catalog::query;
 use super::health::Health;
 use crate::base::digest::Sha256;
-use crate::base::id::NodeId;
-use crate::base::limit::{JOB_QUEUE, JOBS_IN, RESERVE_BYTES};
+use crate::base::id::{Boot, NodeId};
+use crate::base::limit::{JOB_QUEUE, JOBS_IN};
 use crate::base::random::{Random, mix};
 use crate::base::table::{Table, TableError, Tables};
 use crate::base::time::Mono;
@@ -68,12 +68,15 @@ pub struct Repair {
     stirred: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Job {
     sha256: Sha256,
     size: u64,
-    source: NodeId,
+    /// Where the target copies from, in this order.
+    holders: Vec<NodeId>,
     target: NodeId,
+    /// The start of the target that was given the order: a later one knows nothing of it.
+    boot: Boot,
     until: Mono,
 }
 
@@ -90,7 +93,9 @@ struct Rest {
 /// A node that takes copies now.
 struct Target {
     node: NodeId,
-    /// Free bytes beyond the reserve and what is on its way; `None` when it gave no figures.
+    /// Its start.
+    boot: Boot,
+    /// Free bytes beyond what is on its way; `None` when it gave no figures.
     room: Option<u64>,
     slots: usize,
 }
@@ -133,16 +138,7 @@ impl Repair {
         if now < self.next_look && !self.stirred {
             return Ok(Vec::new());
         }
-        let overdue = |job: &Job| job.until <= now || !health.is_up(job.target);
-        let overdue: Vec<JobId> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| overdue(job))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in overdue {
-            self.end(id, true, now);
-        }
+        self.end_lost(now, tables, health)?;
         self.stirred = false;
         if self.next_look <= now {
             self.look(tables)?;
@@ -151,6 +147,40 @@ impl Repair {
                 .retain(|_, rest| now - rest.until < BACK_OFF_MOST);
         }
         self.order(now, term, tables, health)
+    }
+
+    /// The link to a node is down: orders may be lost on their way to it, or with it. They are given again, later.
+    pub fn unlinked(&mut self, node: NodeId, now: Mono) {
+        self.end_all(now, |job| job.target == node);
+    }
+
+    /// Ends jobs that nobody will end: what they were about is planned anew, so that they do not keep others waiting.
+    fn end_lost(
+        &mut self,
+        now: Mono,
+        tables: &dyn Tables,
+        health: &Health,
+    ) -> Result<(), TableError> {
+        if self.jobs.is_empty() {
+            return Ok(());
+        }
+        let members = query::nodes(tables)?;
+        let boot = |node: NodeId| members.iter().find(|m| m.id == node).map(|m| m.boot);
+        self.end_all(now, |job| {
+            job.until <= now
+                || !health.is_up(job.target)
+                || boot(job.target) != Some(job.boot)
+                || !job.holders.iter().any(|holder| health.is_up(*holder))
+        });
+        Ok(())
+    }
+
+    fn end_all(&mut self, now: Mono, ends: impl Fn(&Job) -> bool) {
+        let jobs = self.jobs.iter().filter(|(_, job)| ends(job));
+        let ids: Vec<JobId> = jobs.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.end(id, true, now);
+        }
     }
 
     /// A job ended: its copy is durable and being committed, or it failed. Jobs of other leaders are none of ours.
@@ -295,7 +325,7 @@ impl Repair {
                     target.node,
                 )
             });
-            let (Some(target), Some(source)) = (best, holders.first().copied()) else {
+            let Some(target) = best.filter(|_| !holders.is_empty()) else {
                 // Nobody to copy to or from: it is found again when the turn comes to it.
                 self.pool.remove(&(nodes, sha256));
                 continue;
@@ -304,6 +334,7 @@ impl Repair {
                 continue;
             }
             target.slots -= 1;
+            let boot = target.boot;
             target.room = target.room.map(|room| room - object.size);
             self.pool.remove(&(nodes, sha256));
             self.sequence += 1;
@@ -318,8 +349,9 @@ impl Repair {
                 Job {
                     sha256,
                     size,
-                    source,
+                    holders: holders.clone(),
                     target: target.node,
+                    boot,
                     until,
                 },
             );
@@ -360,6 +392,7 @@ impl Repair {
                 && member.administrative == Administrative::Alive
                 && !member.dirs.is_empty()
                 && health.is_up(member.id)
+                && health.is_linked(member.id)
         };
         let target = |member: &NodeRecord| {
             let jobs = || self.jobs.values().filter(|job| job.target == member.id);
@@ -369,12 +402,8 @@ impl Repair {
                 .filter(|figures| figures.total_bytes > 0);
             Target {
                 node: member.id,
-                room: figures.map(|figures| {
-                    figures
-                        .free_bytes
-                        .saturating_sub(RESERVE_BYTES)
-                        .saturating_sub(coming)
-                }),
+                boot: member.boot,
+                room: figures.map(|figures| figures.free_bytes.saturating_sub(coming)),
                 slots: JOBS_IN.saturating_sub(jobs().count()),
             }
         };
@@ -395,7 +424,10 @@ impl Repair {
         };
         let holders: BTreeSet<NodeId> = object.copies.iter().map(|copy| copy.node).collect();
         let mut holders: Vec<NodeId> = holders.into_iter().filter(serves).collect();
-        let busy = |node: &NodeId| self.jobs.values().filter(|job| job.source == *node).count();
+        let busy = |node: &NodeId| {
+            let jobs = self.jobs.values();
+            jobs.filter(|job| job.holders.first() == Some(node)).count()
+        };
         holders.sort_by_cached_key(|node| (busy(node), *node));
         holders
     }
@@ -405,12 +437,13 @@ impl Repair {
 mod tests {
     use super::*;
     use crate::base::digest::sha256;
-    use crate::base::id::{Boot, DirId, OperationId};
+    use crate::base::id::{DirId, OperationId};
     use crate::base::path::FilePath;
     use crate::base::table::{MemoryTables, Overlay};
     use crate::base::time::Wall;
     use crate::core::catalog;
     use crate::core::health;
+    use crate::core::node::LinkState;
     use crate::wire::command::{Birth, BirthMember, Command, Expect, Operation, PlacedPart, Put};
     use crate::wire::peer::Figures;
     use crate::wire::record::{Copy, Mode, Part};
@@ -466,13 +499,14 @@ mod tests {
             };
             let mut health = Health::new(settings);
             for node in 0..members {
-                let free_bytes = RESERVE_BYTES + GIB * (u64::from(node) + 1);
+                let free_bytes = GIB * (u64::from(node) + 1);
                 let figures = Figures {
                     total_bytes: 99 * GIB,
                     free_bytes,
                     ..Figures::default()
                 };
                 health.heartbeat(NodeId(node), Boot(1), figures, at(0));
+                health.link(NodeId(node), LinkState::Up, at(0));
             }
             let repair = Repair::new(Settings { seed: 1 });
             let mut cluster = Self {
@@ -482,18 +516,30 @@ mod tests {
                 repair,
             };
             for node in 0..members {
-                cluster.apply(Operation::Register {
-                    node: NodeId(node),
-                    name: String::new(),
-                    address: "127.0.0.1:1".to_owned(),
-                    dirs: vec![copy(node).dir],
-                    stores: true,
-                    manages: true,
-                    boot: Boot(1),
-                    knows: 1,
-                });
+                cluster.register(node, 1);
             }
             cluster
+        }
+
+        fn register(&mut self, node: u16, boot: u64) {
+            self.apply(Operation::Register {
+                node: NodeId(node),
+                name: String::new(),
+                address: "127.0.0.1:1".to_owned(),
+                dirs: vec![copy(node).dir],
+                stores: true,
+                manages: true,
+                boot: Boot(boot),
+                knows: 1,
+            });
+        }
+
+        /// The link to a node changed, as the node that holds both parts tells them.
+        fn link(&mut self, node: u16, state: LinkState, millis: u64) {
+            self.health.link(NodeId(node), state, at(millis));
+            if state == LinkState::Down {
+                self.repair.unlinked(NodeId(node), at(millis));
+            }
         }
 
         fn apply(&mut self, operation: Operation) {
@@ -682,15 +728,88 @@ mod tests {
             "an old job's end says nothing of a new one"
         );
         for _ in 0..2 {
-            cluster
-                .health
-                .link(NodeId(1), crate::core::node::LinkState::Down, at(34_000));
+            cluster.health.link(NodeId(1), LinkState::Down, at(34_000));
         }
         cluster
             .health
             .link(NodeId(9), crate::core::node::LinkState::Down, at(36_000));
         assert!(cluster.tick(36_000).is_empty());
         assert!(cluster.repair.jobs.is_empty());
+    }
+
+    #[test]
+    fn an_order_lost_with_its_link_is_given_again_soon_to_a_node_that_has_one() {
+        let mut cluster = Cluster::new(3);
+        cluster.put(1, 100, 2, &[0]);
+        let lost = cluster.tick(0);
+        assert_eq!(lost[0].0, NodeId(2));
+        cluster.link(2, LinkState::Down, 10);
+        assert!(cluster.repair.jobs.is_empty(), "its slot is free at once");
+        let mut millis = 10;
+        let elsewhere = loop {
+            millis += 100;
+            let orders = cluster.tick(millis);
+            if !orders.is_empty() {
+                break orders;
+            }
+        };
+        assert!(
+            (1_000..2_000).contains(&millis),
+            "after a first back-off: {millis}"
+        );
+        assert_eq!(
+            elsewhere[0].0,
+            NodeId(1),
+            "a node without a link gets no orders"
+        );
+        cluster.link(1, LinkState::Down, millis);
+        cluster.link(2, LinkState::Up, millis + 500);
+        while cluster.tick(millis).is_empty() {
+            millis += 100;
+            assert!(millis < 10_000);
+        }
+        assert_eq!(cluster.repair.jobs.len(), 1);
+    }
+
+    #[test]
+    fn an_order_to_a_node_that_has_started_anew_is_given_again() {
+        let mut cluster = Cluster::new(2);
+        cluster.put(1, 100, 2, &[0]);
+        let lost = cluster.tick(0);
+        cluster.register(1, 2);
+        assert!(cluster.tick(500).is_empty());
+        assert!(cluster.repair.jobs.is_empty());
+        let again = (6..30)
+            .map(|tenth| cluster.tick(tenth * 100))
+            .find(|orders| !orders.is_empty());
+        let again = again.expect("within 3 s, not 30");
+        assert_eq!(again[0].0, NodeId(1));
+        assert!(again[0].1.job > lost[0].1.job);
+        assert!(
+            cluster.tick(3_500).is_empty(),
+            "the new start keeps its order"
+        );
+    }
+
+    #[test]
+    fn a_job_whose_holders_are_all_lost_makes_room_for_another() {
+        let mut cluster = Cluster::new(4);
+        for content in 0..2 {
+            cluster.put(content, 100, 2, &[1]);
+        }
+        let orders = cluster.tick(0);
+        assert_eq!(orders.len(), 2);
+        for _ in 0..2 {
+            cluster.link(1, LinkState::Down, 100);
+        }
+        // What was said of node 1 is final once the second refusal has settled.
+        cluster.health.link(NodeId(3), LinkState::Up, at(20_000));
+        assert!(cluster.tick(20_000).is_empty());
+        assert!(cluster.repair.jobs.is_empty());
+        cluster.put(9, 100, 2, &[0]);
+        let next = cluster.tick(20_500);
+        assert_eq!(next.len(), 1);
+        assert_eq!(next[0].1.sha256, object(9));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::base::path::FilePath;
 use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::core::mode;
+use crate::core::node::Report;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::{Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs};
 use crate::engine::{clock, content, put};
@@ -91,6 +92,30 @@ impl Handle {
             total_bytes: figures.map(|figures| figures.1),
         }
     }
+}
+
+/// What this node can do, in a word, and what it waits for.
+fn state(report: &Report, is_up: impl Fn(NodeId) -> bool) -> (&'static str, String) {
+    let waiting = report.waiting.clone();
+    if !report.born {
+        return ("starting", waiting.unwrap_or_default());
+    }
+    if let Some(waiting) = waiting {
+        return ("waiting", waiting);
+    }
+    // Raft believes in a leader for some time yet after its link is gone.
+    if let Some(leader) = report.leader.filter(|leader| !is_up(*leader)) {
+        let up = report.voters.iter().filter(|voter| is_up(**voter)).count();
+        let needed = report.voters.len() / 2 + 1;
+        let then = if up < needed {
+            format!("{up} of {} voters up, {needed} needed", report.voters.len())
+        } else {
+            "another is being elected".to_owned()
+        };
+        let why = format!("the leader (node {leader}) does not answer, {then}");
+        return ("waiting", why);
+    }
+    ("ready", String::new())
 }
 
 impl Verbs for Handle {
@@ -207,16 +232,12 @@ impl Verbs for Handle {
             .iter()
             .filter(|voter| engine.is_up(**voter))
             .count();
-        let state = match (&report.waiting, report.born) {
-            (None, true) => "ready",
-            (Some(_), true) => "waiting",
-            (_, false) => "starting",
-        };
+        let (state, detail) = state(&report, |node| engine.is_up(node));
         Status {
             node: engine.node(),
             cluster: report.cluster.map(|cluster| cluster.to_string()),
             state: state.to_owned(),
-            detail: report.waiting.clone().unwrap_or_default(),
+            detail,
             leader: report.leader,
             term: report.term,
             applied: report.applied,
@@ -234,5 +255,47 @@ impl Verbs for Handle {
             uptime_s: engine.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::node::Role;
+
+    #[test]
+    fn a_node_whose_leader_does_not_answer_is_not_ready() {
+        let mut report = Report {
+            cluster: None,
+            born: true,
+            role: Role::Follower,
+            leader: Some(NodeId(0)),
+            term: 2,
+            applied: 5,
+            committed: 5,
+            voters: [0, 1, 2].map(NodeId).to_vec(),
+            learners: Vec::new(),
+            up: Vec::new(),
+            waiting: None,
+            snapshot: 0,
+            proposals: 0,
+            reads: 0,
+        };
+        let others = |node: NodeId| node != NodeId(0);
+        assert_eq!(state(&report, |_| true), ("ready", String::new()));
+        let (word, why) = state(&report, others);
+        assert_eq!(word, "waiting");
+        assert_eq!(
+            why,
+            "the leader (node 0) does not answer, another is being elected"
+        );
+        let (word, why) = state(&report, |node| node == NodeId(1));
+        assert_eq!(word, "waiting");
+        assert!(why.ends_with("1 of 3 voters up, 2 needed"), "{why}");
+        report.leader = None;
+        report.waiting = Some("no leader".to_owned());
+        assert_eq!(state(&report, others), ("waiting", "no leader".to_owned()));
+        report.born = false;
+        assert_eq!(state(&report, others).0, "starting");
     }
 }

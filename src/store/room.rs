@@ -195,6 +195,7 @@ mod tests {
                 tables.checkpoint().unwrap();
             }
         }
+        tables.checkpoint().unwrap();
         drop(tables);
         let tables = CatalogTables::open(&path).unwrap();
         assert!(
