@@ -1270,7 +1270,7 @@ mod tests {
     fn a_seal_that_cannot_sync_leaves_no_name() {
         let root = tempfile::tempdir().unwrap();
         let data = root.path().join("data");
-        let (_dirs, objects) = open(&[data.clone()]);
+        let (_dirs, objects) = open(std::slice::from_ref(&data));
         let sha = sha256(b"bytes");
         let incoming = fill(&objects, b"bytes");
         // Links go by what is open, syncs of a folder by path.
