@@ -129,7 +129,9 @@ fn r2_a_name_whose_newest_version_is_out_of_reach_is_unavailable_and_not_its_old
 
 #[test]
 fn r5_and_r6_garbage_goes_everywhere_and_takes_nothing_with_it_that_is_put_again_meanwhile() {
-    let cluster = Cluster::start(&shape("[write]\ndeadline=2500\n\n[gc]\ngrace=2500\n\n"));
+    let cluster = Cluster::start(&shape(
+        "[write]\nhop_stall=1000\nleg_wait=1000\ndeadline=2500\n\n[gc]\ngrace=2500\n\n",
+    ));
     let garbage = content(10, 40_000);
     put(&cluster, 0, "garbage", "", &garbage);
     // An upload that breaks off, and one whose digest is wrong, leave nothing either.

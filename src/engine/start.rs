@@ -214,15 +214,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         }),
     )?;
     let shared = Arc::clone(&engine);
-    spawn(
-        "tree",
-        Box::new(move || {
-            if let Err(error) = shared.visible.rebuild(&shared.tables) {
-                ::log::error!(target: "momo::tree", "{error}");
-            }
-            tend_tree(&shared, &tree_queue);
-        }),
-    )?;
+    spawn("tree", Box::new(move || tend_tree(&shared, &tree_queue)))?;
     for _ in 0..JOBS_IN {
         let (shared, queue) = (Arc::clone(&engine), job_queue.clone());
         spawn("copy", Box::new(move || jobs::run(&shared, &queue)))?;

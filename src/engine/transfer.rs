@@ -367,6 +367,7 @@ impl Hasher {
 /// MD5 beside everything else: blocks go to a second thread when this one is done with them, and come back empty.
 mod beside {
     use std::io::{self, Read};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use crossbeam_channel::bounded;
@@ -374,6 +375,33 @@ mod beside {
     use super::{Digests, Hasher, Intake, Interrupted, block_length};
     use crate::base::digest::{Md5, crc32c};
     use crate::base::limit::{BLOCK_BYTES, BLOCKS_IN_FLIGHT};
+
+    /// Blocks of an upload whatever the others do: one that is read, one that is hashed.
+    const LEAST: usize = 2;
+    /// Blocks beyond those, of all uploads together: a thousand uploads at once must not take gigabytes.
+    const SPARE: usize = 32 * BLOCKS_IN_FLIGHT;
+    static SPARE_USED: AtomicUsize = AtomicUsize::new(0);
+
+    /// Spare blocks of one upload; given back when dropped.
+    struct Spare(usize);
+
+    impl Spare {
+        fn take(&mut self) -> bool {
+            let taken = SPARE_USED.fetch_add(1, Ordering::Relaxed) < SPARE;
+            if taken {
+                self.0 += 1;
+            } else {
+                SPARE_USED.fetch_sub(1, Ordering::Relaxed);
+            }
+            taken
+        }
+    }
+
+    impl Drop for Spare {
+        fn drop(&mut self) {
+            SPARE_USED.fetch_sub(self.0, Ordering::Relaxed);
+        }
+    }
 
     pub(super) fn receive(
         intake: &mut Intake,
@@ -399,15 +427,16 @@ mod beside {
                 .map_err(Interrupted::Body)?;
             let mut hasher = Hasher::new(false);
             let mut made = 0;
+            let mut spare = Spare(0);
             let mut left = size;
             while left > 0 {
-                let mut block = if made < BLOCKS_IN_FLIGHT {
-                    to_fill.try_recv().unwrap_or_else(|_| {
+                let mut block = match to_fill.try_recv() {
+                    Ok(block) => block,
+                    Err(_) if made < LEAST || (made < BLOCKS_IN_FLIGHT && spare.take()) => {
                         made += 1;
                         vec![0; BLOCK_BYTES]
-                    })
-                } else {
-                    to_fill.recv().map_err(|_| gone())?
+                    }
+                    Err(_) => to_fill.recv().map_err(|_| gone())?,
                 };
                 let length = block_length(left);
                 block.resize(length, 0);

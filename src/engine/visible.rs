@@ -55,6 +55,11 @@ impl Visible {
         self.behind.store(true, Ordering::Release);
     }
 
+    /// Whether it has fallen behind.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
+    }
+
     /// Whether it fell behind since the last question.
     pub fn catch_up(&self) -> bool {
         self.behind.swap(false, Ordering::AcqRel)
@@ -75,29 +80,29 @@ impl Visible {
         Ok(())
     }
 
-    /// Makes the whole tree what the catalog says, at start and after a snapshot.
+    /// Makes the whole tree what the catalog says, at start and after a snapshot: the names that stand there, then those that should.
     pub fn rebuild(&self, tables: &dyn Tables) -> Result<(), TableError> {
-        let mut after = String::new();
         let mut failed = None;
-        let files = std::iter::from_fn(|| match query::list(tables, "", &after, 512) {
-            Ok(page) => {
-                page.last()?.path.as_str().clone_into(&mut after);
-                Some(page)
-            }
-            Err(error) => {
+        let looked = self.tree.each(|path| {
+            if let Err(error) = self.reconcile(tables, path) {
                 failed = Some(error);
-                None
             }
-        })
-        .flatten()
-        .filter_map(|record| whole(&record).map(|(sha256, size)| (record.path, sha256, size)));
-        if let Err(error) = self
-            .tree
-            .rebuild(files, |path| wanted(tables, path).ok().flatten())
-        {
-            log::warn!(target: "momo::tree", "the visible tree could not be rebuilt: {error}");
+            Ok(())
+        });
+        if let Err(error) = looked {
+            log::warn!(target: "momo::tree", "the visible tree could not be looked through: {error}");
         }
-        failed.map_or(Ok(()), Err)
+        let mut after = String::new();
+        loop {
+            let page = query::list(tables, "", &after, 512)?;
+            let Some(last) = page.last() else {
+                return failed.map_or(Ok(()), Err);
+            };
+            last.path.as_str().clone_into(&mut after);
+            for record in &page {
+                self.reconcile(tables, &record.path)?;
+            }
+        }
     }
 }
 

@@ -255,19 +255,28 @@ pub fn checkpoint(
     Ok(())
 }
 
-/// The visible tree's thread: names one by one, or all of them when it fell behind.
+/// The visible tree's thread: names one by one as they change, and all of them after a start, a snapshot or when it fell behind. For that it
+/// waits until the catalog here is up to date: what is only not applied yet must not vanish meanwhile.
 pub fn tend_tree(engine: &Arc<Engine>, work: &Receiver<TreeWork>) {
+    engine.visible.fell_behind();
     while !engine.is_stopping() {
         let done = match work.recv_timeout(LONGEST_WAIT) {
             Ok(TreeWork::Touched(path)) => engine.visible.reconcile(&engine.tables, &path),
-            Ok(TreeWork::Rebuild) => engine.visible.rebuild(&engine.tables),
-            Err(RecvTimeoutError::Timeout) if engine.visible.catch_up() => {
-                engine.visible.rebuild(&engine.tables)
+            Ok(TreeWork::Rebuild) => {
+                engine.visible.fell_behind();
+                Ok(())
             }
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        if let Err(error) = done {
+        let up_to_date =
+            || engine.report().born && engine.report().leader.is_some() && engine.fresh();
+        let rebuilt = if engine.visible.is_behind() && up_to_date() && engine.visible.catch_up() {
+            engine.visible.rebuild(&engine.tables)
+        } else {
+            Ok(())
+        };
+        for error in [done, rebuilt].into_iter().filter_map(Result::err) {
             log::error!(target: "momo::tree", "{error}");
         }
     }

@@ -37,6 +37,8 @@ const SHOW: Duration = Duration::from_secs(1);
 const SHOW_AT_ONCE: Duration = Duration::from_millis(500);
 /// How long it waits for a slot otherwise.
 const QUEUE: Duration = Duration::from_secs(5);
+/// The same for one that has no place in the queue: as long as it takes the connection that gives way to end.
+const LAST: Duration = Duration::from_millis(200);
 /// What is left of the drain time for the engine's threads.
 const ENGINE_STOP: Duration = Duration::from_secs(3);
 
@@ -232,10 +234,13 @@ fn admit(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr, protocols: &
             .connections
             .store(for_thread.register.len() as u64, Ordering::Relaxed);
     };
+    // The thread of the connection that has rested longest is free as soon as that one has ended.
+    if !shared.pool.has_room(Duration::ZERO) && shared.register.end_idlest() {
+        shared.pool.has_room(LAST);
+    }
     match shared.pool.run(task) {
         Ok(true) => {}
         Ok(false) => {
-            shared.register.end_idlest();
             log::warn!(target: "momo::connection_refused", "{from}: every thread is busy");
         }
         Err(error) => log::error!(target: "momo::connection_refused", "{from}: no thread: {error}"),
@@ -281,7 +286,8 @@ fn attend(
     let Some(door) = doors::door(protocol) else {
         return attend_peer(shared, connection, from, slot.or(waiting));
     };
-    let slot = slot.or_else(|| waiting.as_ref().and_then(|_| queue(shared)));
+    let patience = if waiting.is_some() { QUEUE } else { LAST };
+    let slot = slot.or_else(|| queue(shared, patience));
     drop(waiting);
     let Some(_slot) = slot else {
         log::warn!(target: "momo::connection_refused", "{from}: busy, no slot for {}", door.name);
@@ -298,9 +304,9 @@ fn attend(
 }
 
 /// A slot for a stranger when all are taken: the connection idle longest gives way.
-fn queue(shared: &Shared) -> Option<Slot> {
+fn queue(shared: &Shared, patience: Duration) -> Option<Slot> {
     shared.register.end_idlest();
-    shared.slots.wait(QUEUE)
+    shared.slots.wait(patience)
 }
 
 fn attend_peer(

@@ -282,6 +282,14 @@ impl Objects {
         }
     }
 
+    /// What is known of the object in directory `id`, or `None`; also when there is no such directory.
+    pub fn stat_in(&self, sha: &Sha256, id: DirId) -> Result<Option<ObjectStat>, StoreError> {
+        let dir = self.shared.dirs.iter().find(|dir| dir.id == id);
+        dir.map_or(Ok(None), |dir| {
+            dir.stat(sha).map_err(|error| dir.blame(error))
+        })
+    }
+
     /// Reads the object in directory `id` against its digest; false when it is not whole or not there.
     pub fn verify(&self, sha: &Sha256, id: DirId) -> Result<bool, StoreError> {
         for dir in self.shared.dirs.iter().filter(|dir| dir.id == id) {

@@ -88,17 +88,10 @@ impl Tree {
         self.reconcile(path, None).map(drop)
     }
 
-    /// At start: removes names of ours that `wanted` does not know, then makes the name of every one of `files`.
-    pub fn rebuild(
-        &self,
-        files: impl Iterator<Item = (FilePath, Sha256, u64)>,
-        wanted: impl Fn(&FilePath) -> Option<(Sha256, u64)>,
-    ) -> io::Result<()> {
+    /// Gives every name of ours that stands in the tree to `look`, which may take it away.
+    pub fn each(&self, mut look: impl FnMut(&FilePath) -> io::Result<()>) -> io::Result<()> {
         for root in &self.roots {
-            sweep(&root.top, "", &wanted)?;
-        }
-        for (path, sha256, size) in files {
-            self.link(&path, &sha256, size)?;
+            sweep(&root.top, "", &mut look)?;
         }
         Ok(())
     }
@@ -262,12 +255,11 @@ fn is_ours(folder: impl AsFd, name: &str) -> io::Result<bool> {
     }
 }
 
-/// Removes names of ours that nobody wants, and the folders that leaves empty. Folders that are closed to us (the
-/// `lost+found` of a disk) or deeper than any name of ours are strangers'.
+/// Gives names of ours to `look`, and removes folders that are empty after it.
 fn sweep(
     folder: &OwnedFd,
     prefix: &str,
-    wanted: &impl Fn(&FilePath) -> Option<(Sha256, u64)>,
+    look: &mut impl FnMut(&FilePath) -> io::Result<()>,
 ) -> io::Result<()> {
     for name in disk::names(folder)? {
         let path = format!("{prefix}{name}");
@@ -281,12 +273,12 @@ fn sweep(
         };
         if let Some(inner) = inner {
             let was_empty = disk::names(&inner)?.is_empty();
-            sweep(&inner, &format!("{path}/"), wanted)?;
+            sweep(&inner, &format!("{path}/"), look)?;
             if !was_empty && disk::names(&inner)?.is_empty() {
                 disk::remove_folder(folder, &name)?;
             }
-        } else if wanted(&named).is_none() && is_ours(folder, &name)? {
-            disk::unlink(folder, &name)?;
+        } else if is_ours(folder, &name)? {
+            look(&named)?;
         }
     }
     Ok(())
@@ -421,7 +413,7 @@ mod tests {
         );
         place.tree.unlink(&name("taken")).unwrap();
         assert_eq!(place.read("taken").unwrap(), b"mine");
-        place.tree.rebuild(std::iter::empty(), |_| None).unwrap();
+        place.tree.each(|path| place.tree.unlink(path)).unwrap();
         assert_eq!(place.read("taken").unwrap(), b"mine");
     }
 
@@ -439,21 +431,28 @@ mod tests {
     }
 
     #[test]
-    fn a_rebuild_removes_what_the_catalog_does_not_know_and_makes_what_it_does() {
+    fn every_name_of_ours_is_looked_at_and_folders_go_with_their_last() {
         let place = Place::new();
         let sha = place.object(b"ours");
-        for path in ["old/name", "kept", "was-a-file"] {
+        for path in ["old/deep/name", "kept"] {
             place.tree.link(&name(path), &sha, 4).unwrap();
         }
-        let files = ["kept", "was-a-file/now/a/folder"].map(name);
-        let wanted = |path: &FilePath| files.contains(path).then_some((sha, 4));
+        stranger(&place.at("theirs"));
+        let mut seen = Vec::new();
         place
             .tree
-            .rebuild(files.iter().map(|path| (path.clone(), sha, 4)), wanted)
+            .each(|path| {
+                seen.push(path.as_str().to_owned());
+                if path.as_str() == "kept" {
+                    return Ok(());
+                }
+                place.tree.unlink(path)
+            })
             .unwrap();
+        seen.sort();
+        assert_eq!(seen, ["kept", "old/deep/name"]);
         assert!(!place.at("old").exists());
         assert_eq!(place.read("kept").unwrap(), b"ours");
-        assert_eq!(place.read("was-a-file/now/a/folder").unwrap(), b"ours");
         assert_eq!(place.leftovers(), 0);
     }
 
