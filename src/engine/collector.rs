@@ -81,6 +81,10 @@ impl Candidates {
 pub fn run(engine: &Arc<Engine>) {
     let mut walked = None;
     let mut tried = Instant::now();
+    let orphans = engine.objects.collect_orphans();
+    if orphans > 0 {
+        log::info!(target: "momo::collected", "checksums of {orphans} objects that are gone");
+    }
     while !engine.is_stopping() {
         thread::park_timeout(LOOK);
         if tried.elapsed() >= TRY_AGAIN {
