@@ -343,9 +343,11 @@ fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
     if stats.is_empty() {
         return Ok(());
     }
-    for upload in engine.pins.holders(&sha256) {
-        if upload.node == engine.node() && upload.boot == engine.boot {
-            // Under way here: it settles itself.
+    for (upload, age) in engine.pins.holders(&sha256) {
+        let own = upload.node == engine.node() && upload.boot == engine.boot;
+        if own || age < engine.settings.garbage_grace {
+            // Under way: here it settles itself, and elsewhere it has time to do so. The object may have become a
+            // candidate long before the upload brought it again.
             engine.candidates.add(sha256);
             return Ok(());
         }
