@@ -545,7 +545,9 @@ impl Node {
             }
             Event::Checkpointed { applied } => {
                 self.checkpoints.under_way = false;
-                if let Some(raft) = &mut self.consensus {
+                // One that was under way when this node was emptied says nothing about the tables it has now.
+                let of_these = applied <= self.checkpoints.asked;
+                if let Some(raft) = self.consensus.as_mut().filter(|_| of_these) {
                     let keep = (self.settings.log_keep_entries, self.settings.log_keep_bytes);
                     raft.checkpointed(turn, applied, keep.0, keep.1);
                 }

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::base::digest::Sha256;
-use crate::base::id::OperationId;
+use crate::base::id::{DirId, OperationId};
 use crate::core::catalog::query;
 use crate::engine::shared::Engine;
 use crate::engine::verbs::Failure;
 use crate::store::objects::{ObjectStat, StoreError};
 use crate::wire::command::{Code, Operation};
-use crate::wire::record::Copy;
+use crate::wire::record::{Copy, ObjectRecord};
 
 /// Candidates remembered; what does not fit is found again by walking the objects.
 const REMEMBERED: usize = 100_000;
@@ -81,6 +81,10 @@ impl Candidates {
 pub fn run(engine: &Arc<Engine>) {
     let mut walked = None;
     let mut tried = Instant::now();
+    let orphans = engine.objects.collect_orphans();
+    if orphans > 0 {
+        log::info!(target: "momo::collected", "checksums of {orphans} objects that are gone");
+    }
     while !engine.is_stopping() {
         thread::park_timeout(LOOK);
         if tried.elapsed() >= TRY_AGAIN {
@@ -94,14 +98,9 @@ pub fn run(engine: &Arc<Engine>) {
         abandon(engine);
         disown(engine);
         // A snapshot passes over the notes of what it stands for, and a directory takes its copies with it.
-        let out_of_service = engine
-            .objects
-            .dirs()
-            .iter()
-            .filter(|dir| dir.failed)
-            .count();
-        let now = (report.snapshot, out_of_service);
-        if walked != Some(now) || engine.candidates.overflowed.swap(false, Ordering::Relaxed) {
+        let now = (report.snapshot, lost_dirs(engine));
+        let overflowed = engine.candidates.overflowed.swap(false, Ordering::Relaxed);
+        if overflowed || walked.as_ref() != Some(&now) {
             walked = None;
             if engine.fresh() && inventory(engine) && walk_all(engine) {
                 walked = Some(now);
@@ -156,32 +155,39 @@ fn abandon(engine: &Arc<Engine>) {
 fn disown(engine: &Arc<Engine>) {
     let lost = std::mem::take(&mut *engine.candidates.lost.lock());
     for sha256 in lost {
-        if let Err(failure) = disown_one(engine, sha256) {
-            log::debug!(target: "momo::disown_later", "{sha256}: {failure}");
-            engine.candidates.lost(sha256);
+        match disown_one(engine, sha256) {
+            Ok(0) => {}
+            Ok(_) => {
+                log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost or bad, it will be made again");
+            }
+            Err(failure) => {
+                log::debug!(target: "momo::disown_later", "{sha256}: {failure}");
+                engine.candidates.lost(sha256);
+            }
         }
     }
 }
 
-fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
+/// Drops the copies of one object that are counted here and are not here, or not whole; how many.
+fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<usize, Failure> {
     let known = query::object(&engine.catalog()?, &sha256).map_err(super::shared::tables_failed)?;
-    let Some(object) = known else { return Ok(()) };
+    let Some(object) = known else { return Ok(0) };
     if engine.pins.is_pinned(&sha256) {
         // Bytes for it are just coming in: what is bad now may be good then.
         engine.candidates.lost(sha256);
-        return Ok(());
+        return Ok(0);
     }
+    let lost = lost_dirs(engine);
     // What cannot be said now (descriptors used up) is no loss: it is looked at again.
-    let whole = |dir| -> Result<bool, StoreError> {
-        let stats = engine.objects.stats(&sha256)?;
-        let mut here = stats.iter().filter(|stat| stat.dir == dir);
-        Ok(here.any(|stat| stat.size == object.size) && engine.objects.verify(&sha256, dir)?)
+    let whole = |copy: &Copy| -> Result<bool, StoreError> {
+        Ok(lies_here(engine, &sha256, &object, copy, &lost)?
+            && engine.objects.verify(&sha256, copy.dir)?)
     };
+    let mut dropped = 0;
     for copy in &object.copies {
         let copy = *copy;
         if copy.node != engine.node()
-            || whole(copy.dir)
-                .map_err(|error| Failure::refused(Code::Internal, error.to_string()))?
+            || whole(&copy).map_err(|error| Failure::refused(Code::Internal, error.to_string()))?
         {
             continue;
         }
@@ -191,7 +197,7 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             others: 0,
         }) {
             Ok(_) => {
-                log::warn!(target: "momo::copy_lost", "{sha256}: this node's copy is lost, it will be made again");
+                dropped += 1;
             }
             Err(Failure::Refused {
                 code: Code::NotFound,
@@ -200,7 +206,31 @@ fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             Err(failure) => return Err(failure),
         }
     }
-    Ok(())
+    Ok(dropped)
+}
+
+/// Directories that cannot be read any more: no copy in them counts.
+fn lost_dirs(engine: &Engine) -> Vec<DirId> {
+    let dirs = engine.objects.dirs();
+    dirs.iter()
+        .filter(|dir| dir.lost)
+        .map(|dir| dir.id)
+        .collect()
+}
+
+/// Whether a copy counted here is where it should be, by name and size.
+fn lies_here(
+    engine: &Engine,
+    sha256: &Sha256,
+    object: &ObjectRecord,
+    copy: &Copy,
+    lost: &[DirId],
+) -> Result<bool, StoreError> {
+    if lost.contains(&copy.dir) {
+        return Ok(false);
+    }
+    let stat = engine.objects.stat_in(sha256, copy.dir)?;
+    Ok(stat.is_some_and(|stat| stat.size == object.size))
 }
 
 /// Objects that one page of the inventory looks up.
@@ -211,6 +241,8 @@ const AT_ONCE: usize = 16;
 /// Compares what the catalog counts here with what lies here (an emptied disk, a lost file), and has it count what does
 /// not lie here no more.
 fn inventory(engine: &Arc<Engine>) -> bool {
+    let broken = lost_dirs(engine);
+    let mut dropped = 0;
     let mut after: Option<Sha256> = None;
     loop {
         let page = match query::objects_after(&engine.tables, after.as_ref(), PAGE) {
@@ -221,6 +253,9 @@ fn inventory(engine: &Arc<Engine>) -> bool {
             }
         };
         let Some((last, _)) = page.last() else {
+            if dropped > 0 {
+                log::warn!(target: "momo::copies_lost", "{dropped} copies counted here are not here, they will be made again");
+            }
             return true;
         };
         after = Some(*last);
@@ -230,21 +265,18 @@ fn inventory(engine: &Arc<Engine>) -> bool {
             if !object.copies.iter().any(|copy| counted(&copy)) {
                 continue;
             }
-            let stats = match engine.objects.stats(&sha256) {
-                Ok(stats) => stats,
-                Err(error) => {
-                    log::warn!(target: "momo::inventory", "{sha256}: {error}");
-                    return false;
-                }
-            };
-            let wrong = |copy: &Copy| {
-                let mut here = stats.iter().filter(|stat| stat.dir == copy.dir);
-                !here.any(|stat| stat.size == object.size)
-            };
-            if object.copies.iter().filter(counted).any(wrong) {
-                absent.push(sha256);
+            let mut here = object.copies.iter().filter(counted);
+            let all = here.try_fold(true, |all, copy| {
+                Ok::<_, StoreError>(all && lies_here(engine, &sha256, &object, copy, &broken)?)
+            });
+            match all {
+                Ok(true) => {}
+                Ok(false) => absent.push(sha256),
+                // Looked at again by itself: the others need not wait for it.
+                Err(_) => engine.candidates.lost(sha256),
             }
         }
+        dropped += absent.len();
         if engine.is_stopping() || !disown_all(engine, &absent) {
             return false;
         }
@@ -306,15 +338,16 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
 }
 
 fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
-    let Ok(stats) = engine.objects.stats(&sha256) else {
-        return Ok(());
-    };
+    let stats = engine.objects.stats(&sha256);
+    let stats = stats.map_err(|error| Failure::refused(Code::Unavailable, error.to_string()))?;
     if stats.is_empty() {
         return Ok(());
     }
-    for upload in engine.pins.holders(&sha256) {
-        if upload.node == engine.node() && upload.boot == engine.boot {
-            // Under way here: it settles itself.
+    for (upload, age) in engine.pins.holders(&sha256) {
+        let own = upload.node == engine.node() && upload.boot == engine.boot;
+        if own || age < engine.settings.garbage_grace {
+            // Under way: here it settles itself, and elsewhere it has time to do so. The object may have become a
+            // candidate long before the upload brought it again.
             engine.candidates.add(sha256);
             return Ok(());
         }

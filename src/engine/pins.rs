@@ -1,6 +1,7 @@
 //! Rule R5: what this node acknowledged for an upload stays until the upload is put or abandoned.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -15,17 +16,27 @@ pub struct Pins {
 
 #[derive(Debug, Default)]
 struct Held {
-    by_upload: HashMap<OperationId, Vec<Sha256>>,
+    by_upload: HashMap<OperationId, Upload>,
     count: HashMap<Sha256, usize>,
+}
+
+#[derive(Debug)]
+struct Upload {
+    /// When it first held something.
+    since: Instant,
+    objects: Vec<Sha256>,
 }
 
 impl Pins {
     /// Holds `sha256` for `upload`: before the object is sealed, so that no collector can come between.
     pub fn pin(&self, upload: OperationId, sha256: Sha256) {
         let mut held = self.held.lock();
-        let objects = held.by_upload.entry(upload).or_default();
-        if !objects.contains(&sha256) {
-            objects.push(sha256);
+        let upload = held.by_upload.entry(upload).or_insert_with(|| Upload {
+            since: Instant::now(),
+            objects: Vec::new(),
+        });
+        if !upload.objects.contains(&sha256) {
+            upload.objects.push(sha256);
             *held.count.entry(sha256).or_default() += 1;
         }
     }
@@ -33,7 +44,8 @@ impl Pins {
     /// The upload's fate is known: what it held.
     pub fn settle(&self, upload: OperationId) -> Vec<Sha256> {
         let mut held = self.held.lock();
-        let objects = held.by_upload.remove(&upload).unwrap_or_default();
+        let upload = held.by_upload.remove(&upload);
+        let objects = upload.map(|upload| upload.objects).unwrap_or_default();
         for sha256 in &objects {
             if let Some(count) = held.count.get_mut(sha256) {
                 *count -= 1;
@@ -50,14 +62,14 @@ impl Pins {
         self.held.lock().count.contains_key(sha256)
     }
 
-    /// The uploads that hold the object.
-    pub fn holders(&self, sha256: &Sha256) -> Vec<OperationId> {
+    /// The uploads that hold the object, and for how long.
+    pub fn holders(&self, sha256: &Sha256) -> Vec<(OperationId, Duration)> {
         let held = self.held.lock();
-        let mut uploads: Vec<OperationId> = held
+        let mut uploads: Vec<(OperationId, Duration)> = held
             .by_upload
             .iter()
-            .filter(|(_, objects)| objects.contains(sha256))
-            .map(|(upload, _)| *upload)
+            .filter(|(_, upload)| upload.objects.contains(sha256))
+            .map(|(id, upload)| (*id, upload.since.elapsed()))
             .collect();
         uploads.sort_unstable();
         uploads
@@ -83,7 +95,8 @@ mod tests {
         pins.pin(upload(2), object);
         assert_eq!(pins.settle(upload(1)), [object]);
         assert!(pins.is_pinned(&object));
-        assert_eq!(pins.holders(&object), [upload(2)]);
+        assert_eq!(pins.holders(&object)[0].0, upload(2));
+        assert_eq!(pins.holders(&object).len(), 1);
         assert_eq!(pins.settle(upload(2)), [object]);
         assert!(!pins.is_pinned(&object));
         assert!(pins.settle(upload(2)).is_empty());

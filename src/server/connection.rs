@@ -150,14 +150,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Takes over an accepted socket. Every write is bounded by `write_timeout`.
-    pub fn new(
-        socket: TcpStream,
-        peer: SocketAddr,
-        write_timeout: Duration,
-        register: &Arc<Register>,
-    ) -> io::Result<Self> {
-        socket.set_write_timeout(Some(write_timeout))?;
+    /// Takes over an accepted socket, tuned by its listener.
+    pub fn new(socket: TcpStream, peer: SocketAddr, register: &Arc<Register>) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let registered = register.add(&socket);
         Ok(Self {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Pause after accept failed (descriptors used up): others may free some.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -23,6 +23,8 @@ pub struct Tuning {
     pub receive_buffer: usize,
     /// `SO_SNDBUF` in bytes; 0 leaves it to the kernel.
     pub send_buffer: usize,
+    /// Bound on every write.
+    pub write_timeout: Duration,
 }
 
 /// Binds `address` (`host:port`; port 0 lets the kernel choose).
@@ -44,7 +46,10 @@ fn bind_one(address: SocketAddr, tuning: Tuning) -> io::Result<TcpListener> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    // Inherited by accepted sockets; must be set before listen to widen the window.
+    // On Linux accepted sockets inherit all of this from their listener, so that a connection costs no call of its own; the
+    // buffers must be set before listening to widen the window.
+    tune(&socket)?;
+    socket.set_write_timeout(Some(tuning.write_timeout))?;
     if tuning.receive_buffer > 0 {
         socket.set_recv_buffer_size(tuning.receive_buffer)?;
     }
@@ -56,9 +61,8 @@ fn bind_one(address: SocketAddr, tuning: Tuning) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Tunes a socket that was accepted: no delay, early notice of a client that is gone.
-pub fn tune(socket: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(socket);
+/// No delay, and early notice of a client that is gone.
+fn tune(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &socket2::TcpKeepalive::new()
@@ -102,4 +106,33 @@ pub fn wake(address: SocketAddr) {
         }
     }
     let _ = TcpStream::connect_timeout(&address, Duration::from_millis(200));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+
+    #[test]
+    fn an_accepted_socket_has_the_options_of_its_listener() {
+        let write_timeout = Duration::from_secs(7);
+        let tuning = Tuning {
+            backlog: 8,
+            receive_buffer: 0,
+            send_buffer: 0,
+            write_timeout,
+        };
+        let listener = bind("127.0.0.1:0", tuning).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        assert_eq!(socket.write_timeout().unwrap(), Some(write_timeout));
+        let socket = SockRef::from(&socket);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(30)
+        );
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
 }

@@ -88,7 +88,6 @@ struct Shared {
     /// Places of those that wait for a slot.
     waiting: Arc<Slots>,
     pool: Pool,
-    write_timeout: Duration,
 }
 
 /// Runs daemon `id` until a signal stops it or it cannot go on.
@@ -169,7 +168,6 @@ fn shared(config: &Config, running: &Running) -> Shared {
                 .saturating_add(PEER_SLOTS)
                 .saturating_add(CONNECTION_QUEUE),
         ),
-        write_timeout: config.server.write_timeout,
     }
 }
 
@@ -210,6 +208,7 @@ fn bind_all(config: &Config, id: NodeId) -> Result<Vec<(TcpListener, Vec<Protoco
         backlog: i32::try_from(config.server.backlog).unwrap_or(i32::MAX),
         receive_buffer: usize::try_from(config.server.receive_buffer).unwrap_or_default(),
         send_buffer: usize::try_from(config.server.send_buffer).unwrap_or_default(),
+        write_timeout: config.server.write_timeout,
     };
     by_address
         .into_iter()
@@ -234,10 +233,13 @@ fn admit(shared: &Arc<Shared>, socket: TcpStream, from: SocketAddr, protocols: &
             .connections
             .store(for_thread.register.len() as u64, Ordering::Relaxed);
     };
+    // The thread of the connection that has rested longest is free as soon as that one has ended.
+    if !shared.pool.has_room(Duration::ZERO) && shared.register.end_idlest() {
+        shared.pool.has_room(LAST);
+    }
     match shared.pool.run(task) {
         Ok(true) => {}
         Ok(false) => {
-            shared.register.end_idlest();
             log::warn!(target: "momo::connection_refused", "{from}: every thread is busy");
         }
         Err(error) => log::error!(target: "momo::connection_refused", "{from}: no thread: {error}"),
@@ -251,8 +253,7 @@ fn attend(
     from: SocketAddr,
     protocols: &[Protocol],
 ) -> io::Result<()> {
-    listen::tune(&socket)?;
-    let mut connection = Connection::new(socket, from, shared.write_timeout, &shared.register)?;
+    let mut connection = Connection::new(socket, from, &shared.register)?;
     shared
         .running
         .connections

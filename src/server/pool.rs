@@ -26,6 +26,7 @@ struct Count {
 pub struct Pool {
     most: usize,
     count: Arc<Mutex<Count>>,
+    freed: Arc<Condvar>,
     submit: Sender<Work>,
     work: Receiver<Work>,
 }
@@ -37,6 +38,7 @@ impl Pool {
         Self {
             most,
             count: Arc::default(),
+            freed: Arc::default(),
             submit,
             work,
         }
@@ -61,11 +63,26 @@ impl Pool {
         Ok(self.submit.try_send(Box::new(work)).is_ok())
     }
 
+    /// Whether there is a thread for one more, within `patience`.
+    pub fn has_room(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut count = self.count.lock();
+        loop {
+            if count.idle > 0 || count.threads < self.most {
+                return true;
+            }
+            if self.freed.wait_until(&mut count, deadline).timed_out() {
+                return false;
+            }
+        }
+    }
+
     fn serve(&self) {
         loop {
             if let Ok(work) = self.work.recv_timeout(IDLE) {
                 work();
                 self.count.lock().idle += 1;
+                self.freed.notify_one();
                 continue;
             }
             // Unless a connection has just been promised to it, an idle thread ends.
@@ -143,7 +160,9 @@ mod tests {
             .unwrap()
         );
         assert!(!pool.run(|| ()).unwrap());
+        assert!(!pool.has_room(Duration::ZERO));
         drop(release);
+        assert!(pool.has_room(Duration::from_secs(5)));
         assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(1));
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while std::time::Instant::now() < deadline {

@@ -14,6 +14,7 @@
 //! while the process lives in `unsealed`, which listings leave out, and after a crash by the name that is left in
 //! `tmp/`. Such objects are read against their digest at start, and go if they are not whole.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -281,6 +282,14 @@ impl Objects {
         }
     }
 
+    /// What is known of the object in directory `id`, or `None`; also when there is no such directory.
+    pub fn stat_in(&self, sha: &Sha256, id: DirId) -> Result<Option<ObjectStat>, StoreError> {
+        let dir = self.shared.dirs.iter().find(|dir| dir.id == id);
+        dir.map_or(Ok(None), |dir| {
+            dir.stat(sha).map_err(|error| dir.blame(error))
+        })
+    }
+
     /// Reads the object in directory `id` against its digest; false when it is not whole or not there.
     pub fn verify(&self, sha: &Sha256, id: DirId) -> Result<bool, StoreError> {
         for dir in self.shared.dirs.iter().filter(|dir| dir.id == id) {
@@ -312,16 +321,32 @@ impl Objects {
         let mut failed = None;
         for held in &self.shared.dirs {
             if dir.is_none_or(|id| id == held.id) {
-                let path = object_path(sha);
-                let gone = disk::unlink(&held.objects, &path)
-                    .and_then(|gone| disk::unlink(&held.objects, &sidecar_path(sha)).map(|_| gone));
-                match gone {
+                match held.unlink(sha) {
                     Ok(gone) => removed |= gone,
                     Err(error) => failed = Some(held.blame(error)),
                 }
             }
         }
         failed.map_or(Ok(removed), Err)
+    }
+
+    /// Removes checksums without an object, which a crash or an older program left; how many. What cannot be read or
+    /// removed stays: it does no harm.
+    pub fn collect_orphans(&self) -> usize {
+        let mut removed = 0;
+        for dir in &self.shared.dirs {
+            for first in 0..=u8::MAX {
+                for sha in dir.orphans(first).unwrap_or_default() {
+                    let _lock = self.shared.lock(&sha);
+                    if matches!(disk::facts_at(&dir.objects, &object_path(&sha)), Ok(None))
+                        && matches!(disk::unlink(&dir.objects, &sidecar_path(&sha)), Ok(true))
+                    {
+                        removed += 1;
+                    }
+                }
+            }
+        }
+        removed
     }
 
     /// Tries the directories that take no new objects: one on which a small file can be written again is back in
@@ -465,10 +490,6 @@ impl Incoming {
             Durability::Data => file.sync_data(),
             Durability::None => Ok(()),
         };
-        // The checksums of a long object are a cache: not synced, and not worth a failure.
-        if self.crcs.len() > 1 {
-            let _ = dir.write_sidecar(sha, &self.crcs, &self.shared.next_name());
-        }
         let folder = &dir.syncs[usize::from(sha.0[0])];
         let failures = folder.failures();
         let path = object_path(sha);
@@ -503,8 +524,10 @@ impl Incoming {
             let _lock = self.shared.lock(sha);
             let named = disk::facts_at(&dir.objects, &path)?.map(|facts| facts.identity);
             if named == Some(disk::facts(&self.file)?.identity) {
-                disk::unlink(&dir.objects, &path)?;
+                dir.unlink(sha)?;
             }
+        } else {
+            self.shared.keep_sidecar(dir, sha, &self.crcs);
         }
         if hidden {
             dir.no_longer_unsealed(sha);
@@ -617,9 +640,7 @@ impl ObjectReader {
         };
         // Both are a cache; on a disk that takes no writes the next reader does the work again.
         let _ = dir.rewrite_attribute(&self.sha, &attribute);
-        if crcs.len() > 1 {
-            let _ = dir.write_sidecar(&self.sha, &crcs, &self.shared.next_name());
-        }
+        self.shared.keep_sidecar(dir, &self.sha, &crcs);
         self.attribute = attribute;
         self.crcs = Some(crcs);
         Ok(())
@@ -651,6 +672,25 @@ impl Shared {
 
     fn lock(&self, sha: &Sha256) -> parking_lot::MutexGuard<'_, ()> {
         self.locks[usize::from(sha.0[0])].lock()
+    }
+
+    /// Keeps the checksums of a long object beside it, if it is still there. They are a cache: not synced, and not worth a failure.
+    fn keep_sidecar(&self, dir: &Directory, sha: &Sha256, crcs: &[u32]) {
+        if crcs.len() < 2 {
+            return;
+        }
+        let temporary = self.next_name();
+        let placed = disk::create_new(&dir.tmp, &temporary).and_then(|file| {
+            file.write_all_at(&list_bytes(crcs), 0)?;
+            let _lock = self.lock(sha);
+            match disk::facts_at(&dir.objects, &object_path(sha))? {
+                Some(_) => disk::rename(&dir.tmp, &temporary, &dir.objects, &sidecar_path(sha)),
+                None => Err(io::ErrorKind::NotFound.into()),
+            }
+        });
+        if placed.is_err() {
+            let _ = disk::unlink(&dir.tmp, &temporary);
+        }
     }
 
     fn next_name(&self) -> String {
@@ -723,14 +763,34 @@ impl Directory {
         }))
     }
 
+    /// Removes an object and its checksums: those first, so that none are left behind alone. Under the object's lock.
+    fn unlink(&self, sha: &Sha256) -> io::Result<bool> {
+        disk::unlink(&self.objects, &sidecar_path(sha))?;
+        disk::unlink(&self.objects, &object_path(sha))
+    }
+
     /// Digests that have a file in the folder of `first`.
     fn names(&self, first: u8) -> io::Result<Vec<Sha256>> {
+        let names = self.files(first)?;
+        let digests = names.iter().filter_map(|name| name.parse::<Sha256>().ok());
+        Ok(digests.filter(|sha| sha.0[0] == first).collect())
+    }
+
+    /// Digests that have checksums in the folder of `first`, and no object.
+    fn orphans(&self, first: u8) -> io::Result<Vec<Sha256>> {
+        let names = self.files(first)?;
+        let objects: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let sidecars = names.iter().filter_map(|name| name.strip_suffix(SIDECAR));
+        let alone = sidecars.filter(|name| !objects.contains(name));
+        let digests = alone.filter_map(|name| name.parse::<Sha256>().ok());
+        Ok(digests.filter(|sha| sha.0[0] == first).collect())
+    }
+
+    fn files(&self, first: u8) -> io::Result<Vec<String>> {
         let Some(folder) = disk::open_folder(&self.objects, &format!("{first:02x}"))? else {
             return Err(io::Error::other(format!("objects/{first:02x} is missing")));
         };
-        let names = disk::names(&folder)?;
-        let digests = names.iter().filter_map(|name| name.parse::<Sha256>().ok());
-        Ok(digests.filter(|sha| sha.0[0] == first).collect())
+        disk::names(&folder)
     }
 
     fn no_longer_unsealed(&self, sha: &Sha256) {
@@ -773,7 +833,7 @@ impl Directory {
         if read_through(file, |_| {})? == attribute.sha {
             file.sync_all()?;
         } else {
-            disk::unlink(&self.objects, &path)?;
+            self.unlink(&attribute.sha)?;
         }
         self.sync_folder(&attribute.sha)
     }
@@ -792,17 +852,6 @@ impl Directory {
             .chunks_exact(4)
             .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
         Ok((crc32c(&bytes) == attribute.crc).then(|| crcs.collect()))
-    }
-
-    fn write_sidecar(&self, sha: &Sha256, crcs: &[u32], temporary: &str) -> io::Result<()> {
-        let file = disk::create_new(&self.tmp, temporary)?;
-        let placed = file
-            .write_all_at(&list_bytes(crcs), 0)
-            .and_then(|()| disk::rename(&self.tmp, temporary, &self.objects, &sidecar_path(sha)));
-        if placed.is_err() {
-            disk::unlink(&self.tmp, temporary)?;
-        }
-        placed
     }
 
     fn rewrite_attribute(&self, sha: &Sha256, attribute: &Attribute) -> io::Result<()> {
@@ -868,6 +917,8 @@ impl SharedSync {
 
 /// The attribute's name: who carries it is ours.
 pub(super) const ATTRIBUTE: &str = "user.momo";
+/// What the name of an object's checksums ends with.
+const SIDECAR: &str = ".crc";
 /// As long as an inode of 256 bytes on ext4 has room for: no block of its own, no further write.
 const ATTRIBUTE_BYTES: usize = 67;
 /// The upload of an object whose attribute was lost.
@@ -983,7 +1034,7 @@ pub(super) fn object_path(sha: &Sha256) -> String {
 }
 
 fn sidecar_path(sha: &Sha256) -> String {
-    format!("{:02x}/{sha}.crc", sha.0[0])
+    format!("{:02x}/{sha}{SIDECAR}", sha.0[0])
 }
 
 const fn block_count(size: u64) -> u64 {
@@ -1196,6 +1247,32 @@ mod tests {
             content(&objects, &sha),
             Err(StoreError::Damaged { .. })
         ));
+    }
+
+    #[test]
+    fn checksums_go_with_their_object_and_none_are_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let folder = root.path().join(".momo/objects");
+        let bytes = some_bytes(2 * BLOCK_BYTES + 17, 3);
+        let sha = keep(&objects, &bytes);
+        let sidecar = folder.join(sidecar_path(&sha));
+        assert!(sidecar.exists());
+        let mut reader = objects.reader(&sha).unwrap().unwrap();
+        assert!(objects.remove(&sha, None, || true).unwrap());
+        assert!(!sidecar.exists());
+        // Who still reads makes checksums for himself only.
+        reader.read_block(2, &mut Vec::new()).unwrap();
+        assert!(!sidecar.exists());
+        assert_eq!(in_tmp(root.path()), 0);
+
+        let kept = keep(&objects, &bytes);
+        let alone = sha256(b"gone");
+        std::fs::write(folder.join(sidecar_path(&alone)), [0; 8]).unwrap();
+        assert_eq!(objects.collect_orphans(), 1);
+        assert!(!folder.join(sidecar_path(&alone)).exists());
+        assert!(folder.join(sidecar_path(&kept)).exists());
+        assert_eq!(objects.collect_orphans(), 0);
     }
 
     #[test]

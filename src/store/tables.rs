@@ -428,4 +428,48 @@ mod tests {
             writes[10_000], writes[19_800]
         );
     }
+
+    #[test]
+    #[ignore = "measures: run with --release -- --ignored --nocapture"]
+    fn how_long_a_write_waits_while_a_checkpoint_runs() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let tables = CatalogTables::open(&dir.path().join("tables")).unwrap();
+        let mut random = Random::new(1);
+        let mut write = |waits: &mut Vec<u128>| {
+            let mut batch = Batch::default();
+            for _ in 0..4 {
+                batch.put(Table::Files, &random.next().to_be_bytes(), vec![b'x'; 200]);
+            }
+            let start = std::time::Instant::now();
+            tables.write(&batch).unwrap();
+            waits.push(start.elapsed().as_micros());
+        };
+        for gathered in [500, 4_000, 4_000] {
+            let mut waits = Vec::new();
+            (0..gathered).for_each(|_| write(&mut Vec::new()));
+            let took = std::thread::scope(|scope| {
+                let checkpoint = scope.spawn(|| {
+                    let start = std::time::Instant::now();
+                    tables.checkpoint().unwrap();
+                    start.elapsed().as_micros()
+                });
+                // Fewer than may gather: beyond that a write waits for a checkpoint on purpose.
+                while !checkpoint.is_finished() {
+                    if waits.len() < 8_000 {
+                        write(&mut waits);
+                    }
+                    std::thread::yield_now();
+                }
+                checkpoint.join().unwrap()
+            });
+            waits.sort_unstable();
+            println!(
+                "checkpoint of {gathered}: {took} us; {} writes meanwhile, p50 {} p99 {} longest {} us",
+                waits.len(),
+                waits[waits.len() / 2],
+                waits[waits.len() * 99 / 100],
+                waits[waits.len() - 1]
+            );
+        }
+    }
 }

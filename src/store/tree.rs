@@ -128,10 +128,12 @@ impl Tree {
             root.hide(path)?;
             return Ok(Linked::Absent);
         }
-        let renamed = disk::rename(&root.tmp, &temporary, &parent, name);
-        // Renaming onto another name of the same file leaves both: the temporary one goes in any case.
-        disk::unlink(&root.tmp, &temporary)?;
-        renamed.map(|()| Linked::Shown)
+        // It is not renamed onto a name of the same file, which would leave both: that name was found above.
+        if let Err(error) = disk::rename(&root.tmp, &temporary, &parent, name) {
+            disk::unlink(&root.tmp, &temporary)?;
+            return Err(error);
+        }
+        Ok(Linked::Shown)
     }
 
     /// The folder a name lies in, made where it is not there; `None` when a stranger's file stands in the way.
@@ -175,7 +177,6 @@ impl Root {
     }
 
     fn make_empty(&self, temporary: &str) -> io::Result<()> {
-        disk::unlink(&self.tmp, temporary)?;
         let file = disk::create_new(&self.tmp, temporary)?;
         disk::set_attribute(&file, ATTRIBUTE, b"empty")?;
         disk::make_read_only(&file)
@@ -183,7 +184,6 @@ impl Root {
 
     /// A second name for the object under `tmp`; false when the object is not there (any more).
     fn make_link(&self, sha: &Sha256, size: u64, temporary: &str) -> io::Result<bool> {
-        disk::unlink(&self.tmp, temporary)?;
         match disk::link(&self.objects, &object_path(sha), &self.tmp, temporary) {
             Ok(LinkOutcome::Linked) => Ok(true),
             Ok(LinkOutcome::Taken) => Err(io::ErrorKind::AlreadyExists.into()),
