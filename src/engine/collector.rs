@@ -104,6 +104,7 @@ pub fn run(engine: &Arc<Engine>) {
             walked = None;
             if engine.fresh() && inventory(engine) && walk_all(engine) {
                 walked = Some(now);
+                engine.comparing.store(false, Ordering::Release);
             } else {
                 continue;
             }
@@ -408,6 +409,10 @@ fn adopt(engine: &Arc<Engine>, sha256: Sha256, size: u64, copy: Copy) -> Result<
     match engine.objects.verify(&sha256, copy.dir) {
         Ok(true) => {
             engine.commit(Operation::AddCopy { sha256, size, copy })?;
+            engine
+                .visible
+                .show(&engine.tables, &sha256)
+                .map_err(super::shared::tables_failed)?;
             log::info!(target: "momo::adopted", "{sha256}: a copy that lay here uncounted");
             Ok(())
         }

@@ -232,7 +232,12 @@ impl Verbs for Handle {
             .iter()
             .filter(|voter| engine.is_up(**voter))
             .count();
-        let (state, detail) = state(&report, |node| engine.is_up(node));
+        let (mut state, mut detail) = state(&report, |node| engine.is_up(node));
+        if state == "ready" && engine.comparing.load(Ordering::Acquire) {
+            state = "comparing";
+            "what the catalog counts here is compared with an empty directory"
+                .clone_into(&mut detail);
+        }
         Status {
             node: engine.node(),
             cluster: report.cluster.map(|cluster| cluster.to_string()),

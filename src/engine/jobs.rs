@@ -154,14 +154,10 @@ fn count(
         // Counted, or refused for good: either way nothing holds it but the catalog.
         _ => engine.settle(upload).map_err(|error| error.to_string())?,
     }
-    added.map_err(|failure| failure.to_string())?;
-    // The names were applied when the object was not here yet: their links are made now.
-    let names = query::names(&engine.tables, &fetch.sha256).map_err(|error| error.to_string())?;
-    for path in names {
-        engine
-            .visible
-            .reconcile(&engine.tables, &path)
-            .map_err(|error| error.to_string())?;
-    }
-    Ok(())
+    // Whatever became of the command: it may be applied yet, or the collector may have the copy counted.
+    engine
+        .visible
+        .show(&engine.tables, &fetch.sha256)
+        .map_err(|error| error.to_string())?;
+    added.map(drop).map_err(|failure| failure.to_string())
 }

@@ -44,6 +44,9 @@ pub fn put(engine: &Arc<Engine>, request: &Put, body: &mut dyn Read) -> Result<K
             format!("unknown class '{class}'"),
         ));
     }
+    if let Some(failure) = engine.shortage() {
+        return Err(failure);
+    }
     refuse_early(engine, request)?;
     let (strategy, plan) = plan(engine, request)?;
     let attempt = Attempt {

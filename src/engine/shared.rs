@@ -67,6 +67,8 @@ pub struct Engine {
     pub legs: LegBoard,
     /// Objects that may be garbage (rule R6).
     pub candidates: Candidates,
+    /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
+    pub comparing: AtomicBool,
     /// Set when the process stops.
     pub stopping: Arc<AtomicBool>,
     /// Open connections, for the figures; kept by the server.
@@ -119,6 +121,7 @@ impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let applied = parts.report.applied;
+        let comparing = parts.dirs.dirs.iter().any(|dir| dir.fresh);
         Self {
             settings: parts.settings,
             boot: parts.boot,
@@ -133,6 +136,7 @@ impl Engine {
             pins: Pins::default(),
             legs: LegBoard::default(),
             candidates: Candidates::default(),
+            comparing: AtomicBool::new(comparing),
             stopping: parts.stopping,
             connections: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
@@ -253,8 +257,24 @@ impl Engine {
         }
     }
 
+    /// Why nothing can be committed for now: nobody leads, and fewer voters than a majority can be reached. Said at once rather than after a deadline.
+    pub fn shortage(&self) -> Option<Failure> {
+        let report = self.report();
+        let voters = report.voters.len();
+        let up = report
+            .voters
+            .iter()
+            .filter(|voter| self.is_up(**voter))
+            .count();
+        let short = report.leader.is_none() && voters > 0 && up * 2 <= voters;
+        short.then(|| Failure::refused(Code::Unavailable, report.waiting.unwrap_or_default()))
+    }
+
     /// Has `operation` committed: its index and version, a refusal, or unknown.
     pub fn commit(&self, operation: Operation) -> Result<Committed, Failure> {
+        if let Some(failure) = self.shortage() {
+            return Err(failure);
+        }
         let patience = self.settings.commit_deadline;
         let deadline = clock::mono() + patience;
         let answer = self.ask(patience, |ticket| Event::Propose {

@@ -230,7 +230,7 @@ pub struct Status {
     pub node: NodeId,
     /// Cluster id, once born.
     pub cluster: Option<String>,
-    /// `ready`, `waiting` (with why), `starting`.
+    /// `ready`, `comparing` (after a start with an empty directory, until what is lost is known), `waiting` (with why), `starting`.
     pub state: String,
     /// Why it is not ready, for people: "1 of 3 daemons up, 2 needed".
     pub detail: String,

@@ -80,6 +80,14 @@ impl Visible {
         Ok(())
     }
 
+    /// An object has come that was not here when its names were applied: their links are made now.
+    pub fn show(&self, tables: &dyn Tables, sha256: &Sha256) -> Result<(), TableError> {
+        for path in query::names(tables, sha256)? {
+            self.reconcile(tables, &path)?;
+        }
+        Ok(())
+    }
+
     /// Makes the whole tree what the catalog says, at start and after a snapshot: the names that stand there, then those that should.
     pub fn rebuild(&self, tables: &dyn Tables) -> Result<(), TableError> {
         let mut failed = None;
