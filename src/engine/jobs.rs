@@ -10,7 +10,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::base::digest::Sha256;
 use crate::base::id::{NodeId, OperationId};
 use crate::base::limit::BLOCK_BYTES;
-use crate::core::catalog::query;
 use crate::core::node::Event;
 use crate::engine::shared::Engine;
 use crate::engine::transfer::store_failed;
