@@ -149,11 +149,13 @@ pub fn obstacle(
             objects,
             ..
         } = holdings;
-        let mut text = format!("{needed} of its {objects} objects have too few copies elsewhere");
-        if *only_here > 0 {
-            text.push_str(&format!(", {only_here} have none"));
-        }
-        reasons.push(text);
+        let none = match only_here {
+            0 => String::new(),
+            some => format!(", {some} have none"),
+        };
+        reasons.push(format!(
+            "{needed} of its {objects} objects have too few copies elsewhere{none}"
+        ));
     }
     if voters.contains(&member) {
         let alive = |voter: &&NodeId| {

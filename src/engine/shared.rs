@@ -14,6 +14,7 @@ use crate::base::time::Mono;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Answered, Event, Report};
 use crate::engine::bulk::Peers;
+use crate::engine::census::Census;
 use crate::engine::clock;
 use crate::engine::collector::Candidates;
 use crate::engine::legs::LegBoard;
@@ -29,7 +30,6 @@ use crate::store::objects::Objects;
 use crate::store::tables::{CatalogTables, TableSnapshot};
 use crate::wire::admin::Overview;
 use crate::wire::command::{Code, Operation, Reply};
-use crate::wire::peer::Figures;
 use crate::wire::record::ObjectRecord;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
@@ -76,14 +76,14 @@ pub struct Engine {
     pub candidates: Candidates,
     /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
     pub comparing: AtomicBool,
+    /// What each node holds, as last counted.
+    pub census: Census,
     /// Set when the process stops.
     pub stopping: Arc<AtomicBool>,
     /// Open connections, for the figures; kept by the server.
     pub connections: AtomicU64,
     /// Copy jobs queued or running.
     pub jobs: AtomicU64,
-    /// The last load sample: shares of 1.
-    pub load: Mutex<Figures>,
     events: Sender<Event>,
     answers: Mutex<HashMap<Ticket, Sender<Answered>>>,
     tickets: AtomicU64,
@@ -145,10 +145,10 @@ impl Engine {
             legs: LegBoard::default(),
             candidates: Candidates::default(),
             comparing: AtomicBool::new(comparing),
+            census: Census::default(),
             stopping: parts.stopping,
             connections: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
-            load: Mutex::new(Figures::default()),
             events: parts.events,
             answers: Mutex::new(HashMap::new()),
             tickets: AtomicU64::new(1),

@@ -17,7 +17,11 @@ use crate::base::path::FilePath;
 #[serde(tag = "r", rename_all = "snake_case")]
 pub enum Request {
     /// The members, as they stand. Answered by [`Answer::Nodes`].
-    Nodes,
+    Nodes {
+        /// The copies are to be counted as of this place in the log, or later.
+        #[serde(default)]
+        since: u64,
+    },
     /// Says what a node is to be from now on. Answered by [`Answer::Done`] once it is committed.
     Administer {
         /// Which node.
