@@ -27,12 +27,16 @@ use crate::engine::visible::Visible;
 use crate::store::layout::{DataDirs, StateDir};
 use crate::store::objects::Objects;
 use crate::store::tables::{CatalogTables, TableSnapshot};
+use crate::wire::admin::Overview;
 use crate::wire::command::{Code, Operation, Reply};
 use crate::wire::peer::Figures;
 use crate::wire::record::ObjectRecord;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
 const DRIVER_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for the driver to say what it remembers.
+const OVERVIEW: Duration = Duration::from_secs(1);
 
 /// Time between two log lines that say reads are stale.
 const SAY_STALE: Duration = Duration::from_secs(10);
@@ -309,7 +313,8 @@ impl Engine {
                     reply: Reply::Done { .. },
                 }
                 | Answered::Fresh
-                | Answered::Stale,
+                | Answered::Stale
+                | Answered::Overview(_),
             ) => Err(Failure::refused(
                 Code::Internal,
                 "the driver answered another question",
@@ -336,6 +341,14 @@ impl Engine {
         }
         self.say_stale();
         false
+    }
+
+    /// What this node remembers of the others; `None` while its driver is busy.
+    pub fn overview(&self) -> Option<Overview> {
+        match self.ask(OVERVIEW, |ticket| Event::Overview { ticket }) {
+            Some(Answered::Overview(overview)) => Some(*overview),
+            _ => None,
+        }
     }
 
     /// One line every while: a node without a leader says it for every read otherwise.
