@@ -29,6 +29,26 @@ pub enum Request {
         /// The new state.
         state: Administrative,
     },
+    /// Makes a node a member. Answered by [`Answer::Done`].
+    Add {
+        /// Its number, of no member now.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// Its peer address, `host:port`.
+        address: String,
+        /// Keeps objects.
+        stores: bool,
+        /// May vote.
+        manages: bool,
+    },
+    /// Takes a node out for good; refused while it is needed. Answered by [`Answer::Done`].
+    Remove {
+        /// Which node.
+        node: NodeId,
+        /// Also while it holds copies that the others need, and when nobody can take over its vote.
+        force: bool,
+    },
 }
 
 /// What a node answers.
