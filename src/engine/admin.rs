@@ -14,6 +14,7 @@ use crate::engine::frame::FrameStream;
 use crate::engine::serve;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::Failure;
+use crate::engine::{export, import};
 use crate::wire::admin::{Answer, Holdings, NodeState, Nodes, Request};
 use crate::wire::command::{Code, Operation};
 use crate::wire::record::{Administrative, NodeRecord};
@@ -25,6 +26,10 @@ const IDLE: Duration = Duration::from_mins(5);
 pub fn serve(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
     while serve::wait(engine, &mut stream, Some(IDLE))? {
         let request = stream.receive_value()?;
+        if request == Request::Export {
+            export::send(engine, &mut stream)?;
+            continue;
+        }
         let answer = answer(engine, &request).unwrap_or_else(refusal);
         stream.send(&answer)?;
     }
@@ -54,12 +59,20 @@ fn answer(engine: &Arc<Engine>, request: &Request) -> Result<Answer, Failure> {
                 manages: *manages,
             },
         ),
+        // Answered by more than an answer.
+        Request::Export => Err(Failure::refused(Code::Internal, "not answered here")),
+        Request::Import {
+            files,
+            begun,
+            dry_run,
+        } => import::take(engine, files, *begun, *dry_run)
+            .map(|outcomes| Answer::Imported { outcomes }),
         Request::Remove { node, force } => remove(engine, *node, *force),
     }
 }
 
 /// A failure as it is told to the operator.
-fn refusal(failure: Failure) -> Answer {
+pub(super) fn refusal(failure: Failure) -> Answer {
     match failure {
         Failure::Refused { code, message } => Answer::Refused { code, message },
         Failure::Unknown { message } => Answer::Unknown { message },
