@@ -4,4 +4,5 @@
 mod harness;
 
 mod copies;
+mod history;
 mod ledger;
