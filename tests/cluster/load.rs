@@ -251,8 +251,7 @@ impl<'a> Client<'a> {
                 };
                 self.recorder.note_version(name, value, version);
                 if stale {
-                    self.recorder
-                        .note(name, call, Done::SawStale(Some(value)));
+                    self.recorder.note(name, call, Done::SawStale(Some(value)));
                     return false;
                 }
                 self.recorder.note(name, call, Done::Saw(Some(value)));

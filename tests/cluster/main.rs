@@ -4,5 +4,10 @@
 mod harness;
 
 mod copies;
+mod faults;
 mod history;
 mod ledger;
+mod load;
+mod partitions;
+mod rolling;
+mod soak;

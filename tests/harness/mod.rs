@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod momo;
+pub mod mount;
 pub mod net;
 pub mod text;
 
