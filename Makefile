@@ -14,7 +14,7 @@ BIN   ?= $(TARGET_DIR)/release/momo
 MUSL  := x86_64-unknown-linux-musl
 SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs' 2>/dev/null)
 ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
-	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz) $(if $(wildcard tests/soak.sh),,soak)
+	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz)
 SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
 
 .DEFAULT_GOAL := help
@@ -77,10 +77,8 @@ fuzz: ## the laws of the wire formats over many inputs (CASES=n)
 	FUZZ_CASES=$(or $(CASES),100000) $(CARGO) test --locked --release --test fuzz
 endif
 
-ifneq ($(wildcard tests/soak.sh),)
-soak: $(BIN) ## hours of work under faults
-	sh tests/soak.sh
-endif
+soak: ## load and faults together, nothing lost, memory flat (MINUTES=n)
+	SOAK_MINUTES=$(or $(MINUTES),10) $(CARGO) test --locked --release --test cluster soak -- --ignored --nocapture
 
 demo: $(BIN) ## three daemons, an upload in each mode, a daemon killed, everything read back
 	MOMO=$(BIN) sh tests/demo.sh

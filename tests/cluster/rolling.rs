@@ -45,13 +45,13 @@ fn a_rolling_restart_under_load_fails_no_operation_of_a_client() {
         ..Shape::default()
     });
     let hosts: Vec<SocketAddr> = cluster.daemons.iter().map(|daemon| daemon.host).collect();
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, done, stale) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let conf = cluster.conf.clone();
     let folder = cluster.folder().to_path_buf();
     let failures: Vec<String> = thread::scope(|scope| {
         let mut workers = Vec::new();
         for worker in 0..3_usize {
-            let (hosts, stop, done) = (&hosts, &stop, &done);
+            let (hosts, stop, done, stale) = (&hosts, &stop, &done, &stale);
             workers.push(scope.spawn(move || {
                 let mut failures = Vec::new();
                 for count in 0_usize.. {
@@ -67,7 +67,17 @@ fn a_rolling_restart_under_load_fails_no_operation_of_a_client() {
                         failures.push(format!("put {name}: {why}"));
                     }
                     // Names are not shared between workers: what was kept last is what is there.
-                    match with_next(hosts, first + 1, |text| text.get(&name)) {
+                    // An answer that says that it may be old is none: the next daemon is asked.
+                    let fresh = |text: &mut Text| {
+                        Ok(text.get_whole(&name)?.and_then(|got| {
+                            if got.stale {
+                                stale.fetch_add(1, Ordering::Relaxed);
+                                return Err("stale".to_owned());
+                            }
+                            Ok(got.body)
+                        }))
+                    };
+                    match with_next(hosts, first + 1, fresh) {
                         Ok(got) if got == body => {}
                         Ok(got) => failures.push(format!("{name}: {} other bytes", got.len())),
                         Err(why) => failures.push(format!("get {name}: {why}")),
@@ -152,5 +162,6 @@ fn a_rolling_restart_under_load_fails_no_operation_of_a_client() {
         failures.join("\n"),
         cluster.tails()
     );
-    eprintln!("{done} operations, none failed");
+    let stale = stale.load(Ordering::Relaxed);
+    eprintln!("{done} operations, none failed; {stale} answers marked stale");
 }
