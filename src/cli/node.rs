@@ -310,7 +310,7 @@ fn loss(state: &NodeState) -> String {
 }
 
 /// Asks the person at the terminal; nobody there is a no.
-fn confirm(question: &str) -> Result<(), Failure> {
+pub(super) fn confirm(question: &str) -> Result<(), Failure> {
     print::warn(question);
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return Err(Failure::Usage(

@@ -267,7 +267,10 @@ impl Membership {
                 .map_or_else(String::new, |card| card.address.clone()),
             joins: self
                 .card()
-                .filter(|_| self.settings.joins && !self.is_member())
+                .filter(|_| {
+                    let out = matches!(self.standing, Standing::Out { .. });
+                    self.settings.joins && !self.is_member() && !out
+                })
                 .cloned(),
         };
         turn.send(to, Message::Hello(hello));
@@ -504,7 +507,7 @@ impl Membership {
         if self.is_member() || self.cluster().is_some_and(|own| own != cluster) {
             return None;
         }
-        if matches!(self.standing, Standing::Out { .. }) && !self.settings.joins {
+        if matches!(self.standing, Standing::Out { .. }) {
             return None;
         }
         let hello = self.peers.get(&from).and_then(|peer| peer.hello.as_ref());
@@ -586,7 +589,7 @@ impl Membership {
                 self.say_hello(turn);
                 Ok(None)
             }
-            (Standing::Out { .. }, _) if !self.settings.joins => {
+            (Standing::Out { .. }, _) => {
                 self.hello.0 = None;
                 Ok(None)
             }
@@ -898,5 +901,4 @@ impl Membership {
 }
 
 /// Why a removed node takes no part.
-const REMOVED: &str =
-    "this node was removed from its cluster: `momo server --join` asks for it to be taken in anew";
+const REMOVED: &str = "this node was removed from its cluster and takes no part in it; `momo recover --rejoin` lets it be taken in as a new one";
