@@ -22,6 +22,7 @@ mod node;
 mod print;
 mod progress;
 mod put;
+mod recover;
 mod rm;
 mod secret;
 mod server;

@@ -153,6 +153,22 @@ impl DataDirs {
         node: NodeId,
         at_least: u64,
     ) -> Result<Opened, OpenError> {
+        let opened = Self::open_mixed(data, state_dir, node, at_least)?;
+        let cluster = opened.dirs.cluster()?;
+        if let Some(cluster) = cluster {
+            // A disk that was added, or a set-up that was cut short.
+            opened.dirs.set_cluster(cluster)?;
+        }
+        Ok(Opened { cluster, ..opened })
+    }
+
+    /// The same, whatever clusters the marks name; [`Opened::cluster`] stays empty.
+    pub fn open_mixed(
+        data: &[PathBuf],
+        state_dir: Option<&Path>,
+        node: NodeId,
+        at_least: u64,
+    ) -> Result<Opened, OpenError> {
         let first = data.first().ok_or(OpenError::NoDirectory)?;
         let mut dirs: Vec<DataDir> = Vec::new();
         for path in data {
@@ -168,18 +184,13 @@ impl DataDirs {
             dirs,
             state: Arc::clone(&state.shared),
         };
-        let cluster = dirs.cluster()?;
-        if let Some(cluster) = cluster {
-            // A disk that was added, or a set-up that was cut short.
-            dirs.set_cluster(cluster)?;
-        }
         let warnings = dirs.shared_devices();
         let boot = state.raise_boot(at_least)?;
         Ok(Opened {
             dirs,
             state,
             boot,
-            cluster,
+            cluster: None,
             fresh_state,
             warnings,
         })
@@ -187,21 +198,12 @@ impl DataDirs {
 
     /// Writes the cluster's id into every mark, durably. Refused when a mark names another cluster.
     pub fn set_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
-        let marks = self
-            .dirs
-            .iter()
-            .map(|dir| (dir.path.join(PRIVATE), &dir.mark));
-        let marks = || {
-            marks
-                .clone()
-                .chain([(self.state.path.clone(), &self.state.mark)])
-        };
-        for (path, mark) in marks() {
+        for (path, mark) in self.marks() {
             if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
                 return Err(OpenError::OtherCluster(path, other));
             }
         }
-        for (path, mark) in marks() {
+        for (path, mark) in self.marks() {
             let mut mark = mark.lock();
             if mark.cluster.is_none() {
                 let marked = Mark {
@@ -213,6 +215,28 @@ impl DataDirs {
             }
         }
         Ok(())
+    }
+
+    /// Writes a cluster's id, or none, into every mark, durably, whatever they named before: an operator's order.
+    pub fn change_cluster(&self, cluster: Option<ClusterId>) -> Result<(), OpenError> {
+        for (path, mark) in self.marks() {
+            let mut mark = mark.lock();
+            let marked = Mark {
+                cluster,
+                ..mark.clone()
+            };
+            marked.write(&path)?;
+            *mark = marked;
+        }
+        Ok(())
+    }
+
+    /// Every mark and the directory it lies in.
+    fn marks(&self) -> impl Iterator<Item = (PathBuf, &Mutex<Mark>)> {
+        self.dirs
+            .iter()
+            .map(|dir| (dir.path.join(PRIVATE), &dir.mark))
+            .chain([(self.state.path.clone(), &self.state.mark)])
     }
 
     fn cluster(&self) -> Result<Option<ClusterId>, OpenError> {
