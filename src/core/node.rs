@@ -13,7 +13,7 @@ use super::log::Log;
 use super::membership::{BIRTH_INDEX, Membership, Step};
 use super::proposals::Proposals;
 use super::reads::{Reads, Waiter};
-use super::repair::{self, Repair};
+use super::repair::{self, Progress, Repair};
 use super::settings::Settings;
 use super::turn::Turn;
 use crate::base::digest::Sha256;
@@ -323,6 +323,8 @@ pub struct Report {
     pub proposals: usize,
     /// Reads of this node under way.
     pub reads: usize,
+    /// How repair goes on, where this node leads.
+    pub repair: Progress,
 }
 
 /// The core of a node: everything it decides, and nothing it does.
@@ -470,6 +472,7 @@ impl Node {
             snapshot: raft.map_or(0, Consensus::snapshot),
             proposals: self.proposals.len(),
             reads: self.reads.len(),
+            repair: self.repair.progress(),
         }
     }
 

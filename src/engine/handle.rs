@@ -10,9 +10,11 @@ use crate::base::path::FilePath;
 use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::core::mode;
-use crate::core::node::Report;
+use crate::core::node::{Report, Role};
 use crate::engine::shared::{Engine, tables_failed};
-use crate::engine::verbs::{Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs};
+use crate::engine::verbs::{
+    Content, Failure, Kept, Listing, Member, Put, Repair, Stat, Status, Verbs,
+};
 use crate::engine::{clock, content, put};
 use crate::store::objects::Durability;
 use crate::wire::command::{Code, Expect, Operation};
@@ -250,6 +252,12 @@ impl Verbs for Handle {
             members: self.members(),
             mode: self.mode(),
             under_replicated: query::debts(&engine.tables).unwrap_or_default(),
+            repair: Repair {
+                bytes_left: query::debt_bytes(&engine.tables).unwrap_or_default(),
+                recounting: query::is_recounting(&engine.tables).unwrap_or_default(),
+                here: engine.jobs.load(Ordering::Relaxed),
+                leading: (report.role == Role::Leader).then_some(report.repair),
+            },
             connections: engine.connections.load(Ordering::Relaxed),
             durability: match engine.settings.durability {
                 Durability::Full => "full",
@@ -266,7 +274,7 @@ impl Verbs for Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::node::Role;
+    use crate::engine::verbs::Progress;
 
     #[test]
     fn a_node_whose_leader_does_not_answer_is_not_ready() {
@@ -285,6 +293,7 @@ mod tests {
             snapshot: 0,
             proposals: 0,
             reads: 0,
+            repair: Progress::default(),
         };
         let others = |node: NodeId| node != NodeId(0);
         assert_eq!(state(&report, |_| true), ("ready", String::new()));

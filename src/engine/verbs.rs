@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{NodeId, Version};
 use crate::base::path::FilePath;
+pub use crate::core::repair::Progress;
 use crate::wire::command::{Code, Expect};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
 
@@ -223,6 +224,19 @@ pub struct Member {
     pub total_bytes: Option<u64>,
 }
 
+/// How the copies that are missing come about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// Bytes of the copies that are missing, as far as they have been counted.
+    pub bytes_left: u64,
+    /// Whether copies are still being counted anew, after a node came, went, or changed its directories.
+    pub recounting: bool,
+    /// Copy jobs queued or running on this node.
+    pub here: u64,
+    /// What the leader knows besides; `None` on the others.
+    pub leading: Option<Progress>,
+}
+
 /// One screen.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -248,6 +262,8 @@ pub struct Status {
     pub mode: ModeRecord,
     /// Objects with fewer copies than wanted.
     pub under_replicated: u64,
+    /// How repair goes on.
+    pub repair: Repair,
     /// Open connections here.
     pub connections: u64,
     /// `full`, `data` or `none`.

@@ -1,6 +1,7 @@
 //! Reading the catalog: rows as values, and the keys they lie under.
 
-use super::meta;
+pub use super::counting::{discounts, is_recounting};
+use super::{counting, meta};
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, ClusterId, NodeId, Version};
 use crate::base::limit::{NODES, VERSIONS_KEPT};
@@ -113,6 +114,64 @@ pub fn holders(tables: &dyn Tables, record: &FileRecord) -> Result<Vec<Vec<NodeI
 /// How many objects have fewer copies than wanted.
 pub fn debts(tables: &dyn Tables) -> Result<u64, TableError> {
     Ok(value(tables, Table::Meta, meta::DEBTS)?.unwrap_or(0))
+}
+
+/// Bytes of the copies that these objects are short of.
+pub fn debt_bytes(tables: &dyn Tables) -> Result<u64, TableError> {
+    Ok(value(tables, Table::Meta, meta::DEBT_BYTES)?.unwrap_or(0))
+}
+
+/// At most `limit` objects that have copies which may go, behind `after`.
+pub fn surplus_after(
+    tables: &dyn Tables,
+    after: Option<&Sha256>,
+    limit: usize,
+) -> Result<Vec<Sha256>, TableError> {
+    let from = after.map_or_else(Vec::new, |after| [&after.0[..], &[0]].concat());
+    let rows = tables.range(Table::Surplus, &from, None, limit)?;
+    let digest = |(key, _): &Row| <[u8; 32]>::try_from(key.as_slice()).ok().map(Sha256);
+    Ok(rows.iter().filter_map(digest).collect())
+}
+
+/// Objects that would be short of a copy that others can make, or without any, if `node` were stopped for good now: at
+/// most `limit`. `None` while objects are still being counted. A node that is being drained may be stopped at 0.
+pub fn needed(
+    tables: &dyn Tables,
+    node: NodeId,
+    limit: usize,
+) -> Result<Option<usize>, TableError> {
+    let discounts = counting::discounts(tables)?;
+    if discounts.relies_on(node) || counting::is_recounting(tables)? {
+        return Ok(None);
+    }
+    let members = nodes(tables)?;
+    let relied_on = |member: &&NodeRecord| member.stores && discounts.relies_on(member.id);
+    let places: Vec<&NodeRecord> = members.iter().filter(relied_on).collect();
+    let end = u8::try_from(places.len())
+        .unwrap_or(u8::MAX)
+        .clamp(1, ObjectRecord::LOST);
+    let (mut found, mut from) = (0, vec![0]);
+    while found < limit {
+        // What every place has already cannot get more copies now.
+        let page = tables.range(Table::Debts, &from, Some(&[end]), 512)?;
+        let Some((last, _)) = page.last() else { break };
+        from.clone_from(last);
+        from.push(0);
+        for (_, sha256) in page.iter().filter_map(|(key, _)| debt(key)) {
+            let Some(object) = object(tables, &sha256)? else {
+                continue;
+            };
+            let on = |node: NodeId| object.copies.iter().any(|copy| copy.node == node);
+            let takes = |place: &&NodeRecord| {
+                place.administrative == Administrative::Alive && place.alive && !on(place.id)
+            };
+            let alone = discounts.counted(&object.copies).is_empty();
+            if on(node) && (alone || places.iter().any(takes)) {
+                found += 1;
+            }
+        }
+    }
+    Ok(Some(found.min(limit)))
 }
 
 /// The certificate the cluster was born with; `None` for an empty catalog.

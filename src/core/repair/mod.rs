@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::catalog::query;
 use super::health::Health;
+use serde::Serialize;
+
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, NodeId};
 use crate::base::limit::{JOB_QUEUE, JOBS_IN};
@@ -46,6 +48,21 @@ const SLOWEST: u64 = 2 * 1024 * 1024;
 pub struct Settings {
     /// Seed of the jitter between attempts.
     pub seed: u64,
+}
+
+/// How repair goes on, as its leader knows; since this node began to lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Copy jobs ordered and not ended.
+    pub jobs: u64,
+    /// Objects found short of copies and not ordered yet, as far as it has looked.
+    pub queued: u64,
+    /// Copies made.
+    pub copies_done: u64,
+    /// Their bytes.
+    pub bytes_done: u64,
+    /// Bytes a second, over the last seconds.
+    pub bytes_per_s: u64,
 }
 
 /// Copy jobs under way and to come.
@@ -115,6 +132,11 @@ impl Repair {
             next_look: Mono::default(),
             stirred: false,
         }
+    }
+
+    /// How it goes on.
+    pub fn progress(&self) -> Progress {
+        Progress::default()
     }
 
     /// Time passed: new orders, each for the node beside it. Gives none unless this node leads in `term_if_leading`.

@@ -1,0 +1,224 @@
+//! Which copies count: those on nodes and in directories that are relied on. When that changes, the objects are counted anew, a page a command.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ledger, meta, query};
+use crate::base::digest::Sha256;
+use crate::base::id::{DirId, NodeId};
+use crate::base::table::{Overlay, Table, TableError, Tables};
+use crate::wire::record::{Administrative, Copy, NodeRecord, ObjectRecord, from_row, to_row};
+
+/// Objects that one command counts anew: a few milliseconds.
+const PAGE: usize = 512;
+
+/// What does not count, by node: empty in a cluster that is well. Kept as one small row, so that a put need not read the
+/// row of every holder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Discounts(Vec<Discount>);
+
+/// What does not count on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Discount {
+    node: NodeId,
+    /// No copy on it counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
+    /// Its copies may go once there are enough others: it is being drained, or gone for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    leaving: bool,
+    /// It is no member any more: its copies are struck out while the objects are counted anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    removed: bool,
+    /// Directories in which no copy counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<DirId>,
+}
+
+impl Discounts {
+    /// As the members are now, and those that were removed before.
+    fn of(members: &[NodeRecord], removed: &BTreeSet<NodeId>) -> Self {
+        let of_member = |member: &NodeRecord| {
+            let state = member.administrative;
+            let leaving = matches!(state, Administrative::Drain | Administrative::Dead);
+            Discount {
+                node: member.id,
+                all: leaving || member.lost,
+                leaving,
+                removed: false,
+                gone: member.gone.clone(),
+            }
+        };
+        let mut discounts: Vec<Discount> = members
+            .iter()
+            .filter(|member| !removed.contains(&member.id))
+            .map(of_member)
+            .filter(|discount| discount.all || !discount.gone.is_empty())
+            .collect();
+        discounts.extend(removed.iter().map(|node| Discount {
+            node: *node,
+            all: true,
+            leaving: true,
+            removed: true,
+            gone: Vec::new(),
+        }));
+        discounts.sort_unstable_by_key(|discount| discount.node);
+        Self(discounts)
+    }
+
+    fn find(&self, node: NodeId) -> Option<&Discount> {
+        self.0.iter().find(|discount| discount.node == node)
+    }
+
+    fn removed(&self) -> BTreeSet<NodeId> {
+        let removed = self.0.iter().filter(|discount| discount.removed);
+        removed.map(|discount| discount.node).collect()
+    }
+
+    /// Whether a copy counts for what is wanted.
+    pub fn counts(&self, copy: &Copy) -> bool {
+        self.find(copy.node)
+            .is_none_or(|discount| !discount.all && !discount.gone.contains(&copy.dir))
+    }
+
+    /// Whether any copy on a node may count.
+    pub fn relies_on(&self, node: NodeId) -> bool {
+        self.find(node).is_none_or(|discount| !discount.all)
+    }
+
+    /// Whether a node's copies may go once there are enough others.
+    pub fn is_leaving(&self, node: NodeId) -> bool {
+        self.find(node).is_some_and(|discount| discount.leaving)
+    }
+
+    /// The distinct nodes whose copies count, in order.
+    pub fn counted(&self, copies: &[Copy]) -> BTreeSet<NodeId> {
+        let counts = copies.iter().filter(|copy| self.counts(copy));
+        counts.map(|copy| copy.node).collect()
+    }
+
+    /// Where an object belongs: its place among the debts, and whether it has copies that may go.
+    pub(super) fn judge(&self, object: &ObjectRecord) -> (Option<u8>, bool) {
+        let nodes = self.counted(&object.copies).len();
+        if nodes < usize::from(object.want) {
+            let place = if object.copies.is_empty() {
+                ObjectRecord::LOST
+            } else {
+                u8::try_from(nodes).unwrap_or(u8::MAX)
+            };
+            return (Some(place), false);
+        }
+        let counting = object.copies.iter().filter(|copy| self.counts(copy));
+        let twice = counting.count() > nodes;
+        let leaving = || object.copies.iter().any(|copy| self.is_leaving(copy.node));
+        let over = nodes > usize::from(object.want) || twice || leaving();
+        (None, over)
+    }
+}
+
+/// How far the counting has come: behind `after`, up to the end of the table, and if `around`, from its beginning again
+/// up to and with `until`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Counting {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<Sha256>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<Sha256>,
+    #[serde(default)]
+    around: bool,
+}
+
+/// What does not count now.
+pub fn discounts(tables: &dyn Tables) -> Result<Discounts, TableError> {
+    let row = tables.get(Table::Meta, meta::DISCOUNTS)?;
+    Ok(row
+        .map(|row| from_row(&row))
+        .transpose()?
+        .unwrap_or_default())
+}
+
+/// Whether objects are still to be counted anew ([`crate::wire::command::Operation::Recount`]): until then the debts
+/// are those from before.
+pub fn is_recounting(tables: &dyn Tables) -> Result<bool, TableError> {
+    Ok(tables.get(Table::Meta, meta::RECOUNT)?.is_some())
+}
+
+/// A member's row changed: what that means for its copies.
+pub(super) fn member_changed(tables: &mut Overlay<'_>) -> Result<(), TableError> {
+    let removed = discounts(tables)?.removed();
+    refresh(tables, &removed)
+}
+
+/// A member's row was deleted: none of its copies counts any more, and counting anew strikes them out.
+#[allow(dead_code, reason = "what removes members calls it")]
+pub(super) fn member_removed(tables: &mut Overlay<'_>, node: NodeId) -> Result<(), TableError> {
+    let mut removed = discounts(tables)?.removed();
+    removed.insert(node);
+    refresh(tables, &removed)
+}
+
+fn refresh(tables: &mut Overlay<'_>, removed: &BTreeSet<NodeId>) -> Result<(), TableError> {
+    let before = discounts(tables)?;
+    let after = Discounts::of(&query::nodes(tables)?, removed);
+    if before == after {
+        return Ok(());
+    }
+    let row = to_row(&after);
+    tables.batch.put(Table::Meta, meta::DISCOUNTS, row);
+    // What was counted before is counted once more; what comes after the place that is reached is not counted twice.
+    let counting = match counting(tables)?.and_then(|counting| counting.after) {
+        None => Counting::default(),
+        Some(reached) => Counting {
+            after: Some(reached),
+            until: Some(reached),
+            around: true,
+        },
+    };
+    let row = to_row(&counting);
+    tables.batch.put(Table::Meta, meta::RECOUNT, row);
+    Ok(())
+}
+
+fn counting(tables: &dyn Tables) -> Result<Option<Counting>, TableError> {
+    let row = tables.get(Table::Meta, meta::RECOUNT)?;
+    row.map(|row| from_row(&row)).transpose()
+}
+
+/// Counts the next objects anew.
+pub(super) fn recount(tables: &mut Overlay<'_>) -> Result<(), TableError> {
+    let Some(mut counting) = counting(tables)? else {
+        return Ok(());
+    };
+    let removed = discounts(tables)?.removed();
+    let page = query::objects_after(tables, counting.after.as_ref(), PAGE)?;
+    let mut ended = page.len() < PAGE;
+    for (sha256, object) in &page {
+        if !counting.around && counting.until.is_some_and(|until| *sha256 > until) {
+            ended = true;
+            break;
+        }
+        counting.after = Some(*sha256);
+        ledger::recount(tables, sha256, object, &removed)?;
+    }
+    if ended && counting.around {
+        counting.after = None;
+        counting.around = false;
+        ended = false;
+    }
+    if !ended {
+        let row = to_row(&counting);
+        tables.batch.put(Table::Meta, meta::RECOUNT, row);
+        return Ok(());
+    }
+    tables.batch.delete(Table::Meta, meta::RECOUNT);
+    if !removed.is_empty() {
+        // No object has a copy on them any more: nothing is left to be discounted.
+        let rest = Discounts::of(&query::nodes(tables)?, &BTreeSet::new());
+        tables
+            .batch
+            .put(Table::Meta, meta::DISCOUNTS, to_row(&rest));
+    }
+    Ok(())
+}
