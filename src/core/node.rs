@@ -385,6 +385,10 @@ impl Node {
         });
         let repair = Repair::new(repair::Settings {
             seed: settings.seed ^ settings.boot.0,
+            grace: settings.repair_grace,
+            incoming: settings.repair_in,
+            outgoing: settings.repair_out,
+            bandwidth: settings.repair_bandwidth,
         });
         Ok(Self {
             effects: VecDeque::new(),
@@ -520,7 +524,9 @@ impl Node {
                 let raft = self.consensus.as_ref();
                 self.membership.link(turn, node, state, raft);
                 self.health.link(node, state, turn.mono());
-                if state == LinkState::Down {
+                if state == LinkState::Up {
+                    self.repair.linked(turn.mono());
+                } else {
                     self.repair.unlinked(node, turn.mono());
                     if let Some(raft) = &mut self.consensus {
                         raft.lost(node);
@@ -755,14 +761,21 @@ impl Node {
         Ok(())
     }
 
-    /// The leader's orders to copy.
+    /// The leader's orders to copy, and what repair has committed.
     fn orders(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
         let raft = self.consensus.as_ref();
         let term = raft.filter(|raft| raft.serves()).map(Consensus::term);
         let now = turn.mono();
-        let orders = self.repair.tick(now, term, &turn.tables, &self.health)?;
+        let work = self.repair.tick(now, term, &turn.tables, &self.health)?;
+        for operation in work.operations {
+            let deadline = now + VERDICT_DEADLINE;
+            self.proposals.add(turn, None, operation, deadline);
+        }
+        for (level, event, text) in work.says {
+            turn.say(level, event, text);
+        }
         let leader = self.settings.node;
-        for (node, fetch) in orders {
+        for (node, fetch) in work.orders {
             if node == leader {
                 turn.last(Effect::StartFetch { fetch, leader });
             } else {

@@ -83,6 +83,12 @@ impl Discounts {
             .is_none_or(|discount| !discount.all && !discount.gone.contains(&copy.dir))
     }
 
+    /// Whether a copy lies where nothing can be read any more.
+    pub fn is_gone(&self, copy: &Copy) -> bool {
+        self.find(copy.node)
+            .is_some_and(|discount| discount.removed || discount.gone.contains(&copy.dir))
+    }
+
     /// Whether any copy on a node may count.
     pub fn relies_on(&self, node: NodeId) -> bool {
         self.find(node).is_none_or(|discount| !discount.all)
@@ -143,6 +149,11 @@ pub fn discounts(tables: &dyn Tables) -> Result<Discounts, TableError> {
 /// are those from before.
 pub fn is_recounting(tables: &dyn Tables) -> Result<bool, TableError> {
     Ok(tables.get(Table::Meta, meta::RECOUNT)?.is_some())
+}
+
+/// How far that has come, as a row that differs after each step; `None` when there is nothing to count.
+pub fn place(tables: &dyn Tables) -> Result<Option<Vec<u8>>, TableError> {
+    tables.get(Table::Meta, meta::RECOUNT)
 }
 
 /// A member's row changed: what that means for its copies.
