@@ -132,6 +132,7 @@ impl Verbs for Handle {
 
     fn put(&self, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
         self.born()?;
+        let _goes_first = self.0.pace.upload();
         put::put(&self.0, request, body)
     }
 

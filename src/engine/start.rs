@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::base::id::{Boot, ClusterId, NodeId};
-use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE, JOBS_IN};
+use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE};
 use crate::base::table::TableError;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
@@ -215,7 +215,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     )?;
     let shared = Arc::clone(&engine);
     spawn("tree", Box::new(move || tend_tree(&shared, &tree_queue)))?;
-    for _ in 0..JOBS_IN {
+    for _ in 0..engine.settings.repair_in.max(1) {
         let (shared, queue) = (Arc::clone(&engine), job_queue.clone());
         spawn("copy", Box::new(move || jobs::run(&shared, &queue)))?;
     }
