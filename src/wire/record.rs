@@ -105,6 +105,7 @@ pub enum Administrative {
 }
 
 /// A member of the cluster (table `nodes`).
+#[allow(clippy::struct_excessive_bools, reason = "a row of independent facts")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// Its number.

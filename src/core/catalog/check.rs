@@ -140,10 +140,12 @@ pub(super) fn refusal(
                 Some(record) => refuse_boot(&record, *boot < record.boot, boot.0),
             }
         }
-        Operation::Observe { node, boot, .. } => match query::node(tables, *node)? {
-            None => unknown(*node),
-            Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
-        },
+        Operation::Observe { node, boot, .. } | Operation::Compared { node, boot } => {
+            match query::node(tables, *node)? {
+                None => unknown(*node),
+                Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
+            }
+        }
         Operation::GiveUp { node, boot } => match query::node(tables, *node)? {
             None => unknown(*node),
             Some(record) if record.alive => no(Code::Conflict, format!("node {node} answers")),
@@ -151,10 +153,6 @@ pub(super) fn refusal(
                 let message = format!("node {node} is known to be away for a while");
                 no(Code::Conflict, message)
             }
-            Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
-        },
-        Operation::Compared { node, boot } => match query::node(tables, *node)? {
-            None => unknown(*node),
             Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
         },
         Operation::Recount if counting::is_recounting(tables)? => None,

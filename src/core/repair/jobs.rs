@@ -72,7 +72,7 @@ pub(super) struct Jobs {
     /// Bytes a second that a node takes in at the least.
     pace: u64,
     sequence: u64,
-    jobs: BTreeMap<JobId, Job>,
+    by_id: BTreeMap<JobId, Job>,
     /// Objects that have a job.
     under_way: BTreeSet<Sha256>,
     rests: BTreeMap<Sha256, Rest>,
@@ -92,7 +92,7 @@ impl Jobs {
             seed: settings.seed,
             pace,
             sequence: 0,
-            jobs: BTreeMap::new(),
+            by_id: BTreeMap::new(),
             under_way: BTreeSet::new(),
             rests: BTreeMap::new(),
             ended: false,
@@ -101,12 +101,12 @@ impl Jobs {
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.jobs.len()
+        self.by_id.len()
     }
 
     /// Every job.
     pub fn all(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.values()
+        self.by_id.values()
     }
 
     /// Whether the object has a job.
@@ -130,13 +130,13 @@ impl Jobs {
         let bytes = there.fold(job.size, |sum, other| sum.saturating_add(other.size));
         job.until = now + PATIENCE + Duration::from_secs(bytes / self.pace);
         self.under_way.insert(job.sha256);
-        self.jobs.insert(id, job);
+        self.by_id.insert(id, job);
         id
     }
 
     /// A job ended; `None` when it is not known.
     pub fn end(&mut self, id: JobId, how: Ended, now: Mono) -> Option<Job> {
-        let job = self.jobs.remove(&id)?;
+        let job = self.by_id.remove(&id)?;
         self.under_way.remove(&job.sha256);
         self.ended = true;
         let before = self.rests.get(&job.sha256).map_or(0, |rest| rest.failures);
@@ -167,7 +167,7 @@ impl Jobs {
 
     /// Ends jobs that nobody will hear of again.
     pub fn end_all(&mut self, now: Mono, ends: impl Fn(&Job) -> bool) {
-        let jobs = self.jobs.iter().filter(|(_, job)| ends(job));
+        let jobs = self.by_id.iter().filter(|(_, job)| ends(job));
         let ids: Vec<JobId> = jobs.map(|(id, _)| *id).collect();
         for id in ids {
             self.end(id, Ended::Lost, now);

@@ -198,9 +198,9 @@ impl Repair {
         if self.stirred {
             return Some(Mono::default());
         }
-        let others = [self.absences.deadline(), self.surplus.deadline()];
-        let others = others.into_iter().flatten();
-        Some(others.fold(self.next_look, Mono::min))
+        let next = self.next_look.min(self.surplus.deadline());
+        let others = self.absences.deadline();
+        Some(others.map_or(next, |other| other.min(next)))
     }
 
     /// Jobs ended: others may begin.

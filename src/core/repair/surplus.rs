@@ -43,8 +43,8 @@ impl Surplus {
     }
 
     /// When to look again.
-    pub fn deadline(&self) -> Option<Mono> {
-        Some(self.next)
+    pub const fn deadline(&self) -> Mono {
+        self.next
     }
 
     /// Proposes drops. Unless `calm` only from nodes that leave: who has just come back may go again.
