@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::check::{counted, given_up, refusal};
 use super::once::{self, Admission, Fate, Standing};
-use super::{Applied, Note, counting, ledger, put_mode, query};
+use super::{Applied, Note, counting, ledger, members, put_mode, query};
 use crate::base::digest::Sha256;
 use crate::base::id::{OperationId, Version};
 use crate::base::limit::VERSIONS_KEPT;
@@ -218,13 +218,22 @@ impl Step<'_, '_> {
                 self.notes.push(Note::Mode);
             }
             Operation::Recount => counting::recount(self.tables)?,
+            Operation::Add { .. } => members::add(self.tables, operation)?,
+            Operation::Remove { node, force } => {
+                members::remove(self.tables, self.version, *node, *force)?;
+            }
+            Operation::DropCopies { node, after } => {
+                members::drop_copies(self.tables, *node, after.as_ref())?;
+            }
             Operation::Register { node, .. }
             | Operation::Observe { node, .. }
             | Operation::GiveUp { node, .. }
             | Operation::Compared { node, .. }
             | Operation::Administer { node, .. } => {
                 if let Some(mut record) = query::node(self.tables, *node)? {
+                    let before = record.administrative;
                     change_node(&mut record, operation);
+                    members::administered(self.tables, *node, before, record.administrative);
                     self.tables
                         .batch
                         .put(Table::Nodes, &node.key(), to_row(&record));

@@ -26,10 +26,10 @@ struct Discount {
     /// No copy on it counts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     all: bool,
-    /// Its copies may go once there are enough others: it is being drained, or gone for good.
+    /// It is being drained: its copies may go once there are enough others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     leaving: bool,
-    /// It is no member any more: its copies are struck out while the objects are counted anew.
+    /// It is no member any more; said until its number is used again, while its copies are being forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     removed: bool,
     /// Directories in which no copy counts.
@@ -42,25 +42,26 @@ impl Discounts {
     fn of(members: &[NodeRecord], removed: &BTreeSet<NodeId>) -> Self {
         let of_member = |member: &NodeRecord| {
             let state = member.administrative;
-            let leaving = matches!(state, Administrative::Drain | Administrative::Dead);
+            let leaves = matches!(state, Administrative::Drain | Administrative::Dead);
             Discount {
                 node: member.id,
-                all: leaving || member.lost,
-                leaving,
+                all: leaves || member.lost,
+                leaving: state == Administrative::Drain,
                 removed: false,
                 gone: member.gone.clone(),
             }
         };
         let mut discounts: Vec<Discount> = members
             .iter()
-            .filter(|member| !removed.contains(&member.id))
             .map(of_member)
             .filter(|discount| discount.all || !discount.gone.is_empty())
             .collect();
-        discounts.extend(removed.iter().map(|node| Discount {
+        let is_member = |node: &NodeId| members.iter().any(|member| member.id == *node);
+        let removed = removed.iter().filter(|node| !is_member(node));
+        discounts.extend(removed.map(|node| Discount {
             node: *node,
             all: true,
-            leaving: true,
+            leaving: false,
             removed: true,
             gone: Vec::new(),
         }));
@@ -162,8 +163,7 @@ pub(super) fn member_changed(tables: &mut Overlay<'_>) -> Result<(), TableError>
     refresh(tables, &removed)
 }
 
-/// A member's row was deleted: none of its copies counts any more, and counting anew strikes them out.
-#[allow(dead_code, reason = "what removes members calls it")]
+/// A member's row was deleted: none of its copies counts any more.
 pub(super) fn member_removed(tables: &mut Overlay<'_>, node: NodeId) -> Result<(), TableError> {
     let mut removed = discounts(tables)?.removed();
     removed.insert(node);
@@ -202,7 +202,6 @@ pub(super) fn recount(tables: &mut Overlay<'_>) -> Result<(), TableError> {
     let Some(mut counting) = counting(tables)? else {
         return Ok(());
     };
-    let removed = discounts(tables)?.removed();
     let page = query::objects_after(tables, counting.after.as_ref(), PAGE)?;
     let mut ended = page.len() < PAGE;
     for (sha256, object) in &page {
@@ -211,7 +210,7 @@ pub(super) fn recount(tables: &mut Overlay<'_>) -> Result<(), TableError> {
             break;
         }
         counting.after = Some(*sha256);
-        ledger::recount(tables, sha256, object, &removed)?;
+        ledger::recount(tables, sha256, object)?;
     }
     if ended && counting.around {
         counting.after = None;
@@ -224,13 +223,6 @@ pub(super) fn recount(tables: &mut Overlay<'_>) -> Result<(), TableError> {
         return Ok(());
     }
     tables.batch.delete(Table::Meta, meta::RECOUNT);
-    if !removed.is_empty() {
-        // No object has a copy on them any more: nothing is left to be discounted.
-        let rest = Discounts::of(&query::nodes(tables)?, &BTreeSet::new());
-        tables
-            .batch
-            .put(Table::Meta, meta::DISCOUNTS, to_row(&rest));
-    }
     Ok(())
 }
 
@@ -356,21 +348,18 @@ mod tests {
     }
 
     #[test]
-    fn copies_on_a_member_that_was_removed_are_struck_out_and_it_can_come_anew() {
+    fn copies_on_a_member_that_was_removed_do_not_count_until_its_number_is_used_again() {
         let mut tables = tables(1_200);
         step(&mut tables, |overlay| {
             overlay.batch.delete(Table::Nodes, &NodeId(1).key());
             member_removed(overlay, NodeId(1)).unwrap();
         });
-        assert!(!discounts(&tables).unwrap().relies_on(NodeId(1)));
         count(&mut tables);
         assert_eq!(query::debts(&tables).unwrap(), 800);
-        assert_eq!(discounts(&tables).unwrap(), Discounts::default());
-        for (_, object) in query::objects_after(&tables, None, 2_000).unwrap() {
-            assert!(object.copies.iter().all(|copy| copy.node != NodeId(1)));
-        }
+        assert_eq!(query::surplus_after(&tables, None, 9).unwrap(), []);
+        set(&mut tables, &member(2));
+        assert!(!discounts(&tables).unwrap().relies_on(NodeId(1)));
         set(&mut tables, &member(1));
-        assert_eq!(count(&mut tables), 0);
         assert!(discounts(&tables).unwrap().relies_on(NodeId(1)));
     }
 

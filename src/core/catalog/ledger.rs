@@ -1,10 +1,7 @@
 //! Objects and debts: references, copies and what is missing are counted here and nowhere else.
 
-use std::collections::BTreeSet;
-
 use super::{counting, meta, query};
 use crate::base::digest::Sha256;
-use crate::base::id::NodeId;
 use crate::base::table::{Overlay, Table, TableError, Tables};
 use crate::wire::record::{Copy, FileRecord, ObjectRecord, from_row, to_row};
 
@@ -77,16 +74,13 @@ pub(super) fn change_copies(
     write(tables, sha256, Some(&before), Some(after))
 }
 
-/// Counts an object's copies by what counts now; those on nodes that are no members any more are struck out.
+/// Counts an object's copies by what counts now.
 pub(super) fn recount(
     tables: &mut Overlay<'_>,
     sha256: &Sha256,
     before: &ObjectRecord,
-    removed: &BTreeSet<NodeId>,
 ) -> Result<(), TableError> {
-    let mut after = before.clone();
-    after.copies.retain(|copy| !removed.contains(&copy.node));
-    write(tables, sha256, Some(before), Some(after))
+    write(tables, sha256, Some(before), Some(before.clone()))
 }
 
 fn write(

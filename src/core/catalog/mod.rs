@@ -4,6 +4,7 @@ pub mod apply;
 pub mod check;
 pub mod counting;
 mod ledger;
+pub mod members;
 #[cfg(test)]
 mod model;
 mod once;
@@ -58,6 +59,10 @@ pub(super) mod meta {
     pub const DISCOUNTS: &[u8] = b"discounts";
     /// How far the counting anew has come; absent when nothing is to be counted.
     pub const RECOUNT: &[u8] = b"recount";
+    /// Before a node's number: a `Former`.
+    pub const FORMER: &[u8] = b"former/";
+    /// Before a node's number: a `Sweep`.
+    pub const SWEEP: &[u8] = b"sweep/";
 }
 
 /// The rows that a cluster starts from: the same on every member, whatever its own role.

@@ -157,7 +157,7 @@ fn place(object: &ObjectRecord, members: &[NodeRecord]) -> (Option<u8>, bool) {
     if nodes < usize::from(object.want) {
         return (Some(u8::try_from(nodes).unwrap()), false);
     }
-    let may_go = |copy: &Copy| leaving(member(&copy).unwrap());
+    let may_go = |copy: &Copy| member(&copy).unwrap().administrative == Administrative::Drain;
     let over = nodes > usize::from(object.want)
         || counting.len() > nodes
         || object.copies.iter().any(may_go);
@@ -434,6 +434,8 @@ impl Model {
             }
             // Counted anew or not, the model counts always.
             Operation::Recount => return Err(Code::Conflict),
+            // Tested where they live, in `members`.
+            Operation::Add { .. } | Operation::Remove { .. } | Operation::DropCopies { .. } => {}
             Operation::Administer { node, state } => {
                 self.nodes.get_mut(node).ok_or(Code::NotFound)?.state = *state;
             }

@@ -1,7 +1,7 @@
 //! Reading the catalog: rows as values, and the keys they lie under.
 
 pub use super::counting::{discounts, is_recounting};
-use super::{counting, meta};
+use super::meta;
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, ClusterId, NodeId, Version};
 use crate::base::limit::{NODES, VERSIONS_KEPT};
@@ -9,7 +9,8 @@ use crate::base::path::FilePath;
 use crate::base::table::{Row, Table, TableError, Tables};
 use crate::wire::command::{Birth, Expect};
 use crate::wire::record::{
-    Administrative, Copy, FileRecord, Mode, ModeRecord, NodeRecord, ObjectRecord, from_row,
+    Administrative, Copy, FileRecord, Former, Mode, ModeRecord, NodeRecord, ObjectRecord, Sweep,
+    from_row,
 };
 use serde::de::DeserializeOwned;
 
@@ -133,47 +134,6 @@ pub fn surplus_after(
     Ok(rows.iter().filter_map(digest).collect())
 }
 
-/// Objects that would be short of a copy that others can make, or without any, if `node` were stopped for good now: at
-/// most `limit`. `None` while objects are still being counted. A node that is being drained may be stopped at 0.
-pub fn needed(
-    tables: &dyn Tables,
-    node: NodeId,
-    limit: usize,
-) -> Result<Option<usize>, TableError> {
-    let discounts = counting::discounts(tables)?;
-    if discounts.relies_on(node) || counting::is_recounting(tables)? {
-        return Ok(None);
-    }
-    let members = nodes(tables)?;
-    let relied_on = |member: &&NodeRecord| member.stores && discounts.relies_on(member.id);
-    let places: Vec<&NodeRecord> = members.iter().filter(relied_on).collect();
-    let end = u8::try_from(places.len())
-        .unwrap_or(u8::MAX)
-        .clamp(1, ObjectRecord::LOST);
-    let (mut found, mut from) = (0, vec![0]);
-    while found < limit {
-        // What every place has already cannot get more copies now.
-        let page = tables.range(Table::Debts, &from, Some(&[end]), 512)?;
-        let Some((last, _)) = page.last() else { break };
-        from.clone_from(last);
-        from.push(0);
-        for (_, sha256) in page.iter().filter_map(|(key, _)| debt(key)) {
-            let Some(object) = object(tables, &sha256)? else {
-                continue;
-            };
-            let on = |node: NodeId| object.copies.iter().any(|copy| copy.node == node);
-            let takes = |place: &&NodeRecord| {
-                place.administrative == Administrative::Alive && place.alive && !on(place.id)
-            };
-            let alone = discounts.counted(&object.copies).is_empty();
-            if on(node) && (alone || places.iter().any(takes)) {
-                found += 1;
-            }
-        }
-    }
-    Ok(Some(found.min(limit)))
-}
-
 /// The certificate the cluster was born with; `None` for an empty catalog.
 pub fn birth(tables: &dyn Tables) -> Result<Option<Birth>, TableError> {
     value(tables, Table::Meta, meta::BIRTH)
@@ -182,6 +142,31 @@ pub fn birth(tables: &dyn Tables) -> Result<Option<Birth>, TableError> {
 /// The cluster this catalog belongs to; `None` for an empty one.
 pub fn cluster(tables: &dyn Tables) -> Result<Option<ClusterId>, TableError> {
     Ok(birth(tables)?.map(|birth| birth.cluster))
+}
+
+/// The removal of a node that was a member once and is not now.
+pub fn former(tables: &dyn Tables, node: NodeId) -> Result<Option<Former>, TableError> {
+    value(tables, Table::Meta, &former_key(node))
+}
+
+/// How far the copies of a node that is gone for good are dropped; `None` when they are, or when it is not gone.
+pub fn sweep(tables: &dyn Tables, node: NodeId) -> Result<Option<Sweep>, TableError> {
+    value(tables, Table::Meta, &sweep_key(node))
+}
+
+/// Nodes whose copies are still to be dropped, and how far that is.
+pub fn sweeps(tables: &dyn Tables) -> Result<Vec<Sweep>, TableError> {
+    let to = successor(meta::SWEEP);
+    let rows = tables.range(Table::Meta, meta::SWEEP, to.as_deref(), NODES.into())?;
+    rows.iter().map(|(_, row)| from_row(row)).collect()
+}
+
+pub(super) fn former_key(node: NodeId) -> Vec<u8> {
+    [meta::FORMER, &node.key()].concat()
+}
+
+pub(super) fn sweep_key(node: NodeId) -> Vec<u8> {
+    [meta::SWEEP, &node.key()].concat()
 }
 
 /// The latest start of a node that a command is known of; `None` before its first.

@@ -33,8 +33,10 @@ impl Absences {
     pub fn tick(&mut self, now: Mono, members: &[NodeRecord], grace: Duration, work: &mut Work) {
         let waited_for = |member: &&NodeRecord| {
             let state = member.administrative;
+            // What has never registered has nothing to be made again.
             !member.alive
                 && !member.lost
+                && !member.dirs.is_empty()
                 && !matches!(state, Administrative::Down | Administrative::Dead)
         };
         let before = std::mem::take(&mut self.dead);
