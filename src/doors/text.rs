@@ -14,7 +14,7 @@ use crate::base::limit::LINE_BYTES;
 use crate::base::path::FilePath;
 use crate::config::TextAdmin;
 use crate::engine::verbs::{
-    Content, Failure, Kept, Member, Put, ReadFailure, Stat, Status, Strategy,
+    Content, Failure, Kept, Member, Progress, Put, ReadFailure, Repair, Stat, Status, Strategy,
 };
 use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
@@ -528,6 +528,26 @@ fn or_empty(text: String) -> String {
     }
 }
 
+/// How repair goes on, in a line.
+fn repair(repair: &Repair) -> String {
+    let mut text = format!("bytes_left={} jobs_here={}", repair.bytes_left, repair.here);
+    if repair.recounting {
+        text.push_str(" counting");
+    }
+    if let Some(leading) = &repair.leading {
+        let _ = write!(
+            text,
+            " jobs={} queued={} copies_done={} bytes_done={} bytes_per_s={}",
+            leading.jobs,
+            leading.queued,
+            leading.copies_done,
+            leading.bytes_done,
+            leading.bytes_per_s
+        );
+    }
+    text
+}
+
 /// The status as `key value` lines and a line a member.
 fn screen(status: &Status) -> String {
     let mut text = String::new();
@@ -558,6 +578,14 @@ fn screen(status: &Status) -> String {
         &format_args!("{} {}", mode.new.digit(), mode.new.name()),
     );
     row("under_replicated", &status.under_replicated);
+    let leading = status.repair.leading.unwrap_or_default();
+    let quiet = Repair {
+        leading: status.repair.leading,
+        ..Repair::default()
+    };
+    if status.under_replicated > 0 || status.repair != quiet || leading != Progress::default() {
+        row("repair", &repair(&status.repair));
+    }
     row("connections", &status.connections);
     row("durability", &status.durability);
     row("uptime_s", &status.uptime_s);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{NodeId, Version};
 use crate::base::path::FilePath;
+pub use crate::core::repair::Progress;
 use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
@@ -243,6 +244,19 @@ pub struct Drained {
     pub why: String,
 }
 
+/// How the copies that are missing come about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// Bytes of the copies that are missing, as far as they have been counted.
+    pub bytes_left: u64,
+    /// Whether copies are still being counted anew, after a node came, went, or changed its directories.
+    pub recounting: bool,
+    /// Copy jobs queued or running on this node.
+    pub here: u64,
+    /// What the leader knows besides; `None` on the others.
+    pub leading: Option<Progress>,
+}
+
 /// One screen.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -268,6 +282,8 @@ pub struct Status {
     pub mode: ModeRecord,
     /// Objects with fewer copies than wanted.
     pub under_replicated: u64,
+    /// How repair goes on.
+    pub repair: Repair,
     /// Open connections here.
     pub connections: u64,
     /// `full`, `data` or `none`.
