@@ -508,6 +508,7 @@ impl Node {
             term: raft.map_or(0, Consensus::term),
             leads: raft.is_some_and(Consensus::leads),
             nodes: self.health.overview(),
+            repair: self.repair.progress(),
         }
     }
 
