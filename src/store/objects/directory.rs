@@ -24,6 +24,8 @@ pub(super) struct Directory {
     pub(super) path: PathBuf,
     pub(super) objects: OwnedFd,
     pub(super) tmp: OwnedFd,
+    /// Damaged objects that were taken out of the way.
+    pub(super) aside: OwnedFd,
     /// No new objects since an error, until [`Objects::try_failed`] succeeds. Reads are always tried.
     pub(super) failed: AtomicBool,
     /// Bytes announced by uploads under way and not yet written.
@@ -166,7 +168,7 @@ impl Directory {
         if named.map(|facts| facts.identity) != Some(disk::facts(file)?.identity) {
             return Ok(());
         }
-        if read_through(file, |_| {})? == attribute.sha {
+        if read_through(file, |_| true)? == Some(attribute.sha) {
             file.sync_all()?;
         } else {
             self.unlink(&attribute.sha)?;

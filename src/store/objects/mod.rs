@@ -14,8 +14,10 @@
 //! while the process lives in `unsealed`, which listings leave out, and after a crash by the name that is left in
 //! `tmp/`. Such objects are read against their digest at start, and go if they are not whole.
 
+mod aside;
 mod attribute;
 mod directory;
+mod examine;
 mod incoming;
 mod model;
 mod reader;
@@ -24,8 +26,10 @@ mod sync;
 #[cfg(test)]
 mod testing;
 
+pub use aside::Aside;
 pub(super) use attribute::ATTRIBUTE;
 pub(super) use directory::object_path;
+pub use examine::Verdict;
 pub use incoming::Incoming;
 pub use model::{DirFigures, Durability, ObjectStat, StoreError};
 pub use reader::ObjectReader;

@@ -98,9 +98,10 @@ impl ObjectReader {
         let digest = read_through(&self.file, |block| {
             crcs.push(crc32c(block));
             size += block.len() as u64;
+            true
         });
         let dir = self.directory();
-        if digest.map_err(|error| dir.blame(error))? != self.sha {
+        if digest.map_err(|error| dir.blame(error))? != Some(self.sha) {
             return Err(StoreError::Damaged {
                 sha: self.sha,
                 block: 0,
@@ -125,8 +126,11 @@ impl ObjectReader {
     }
 }
 
-/// Reads a file block by block; its SHA-256.
-pub(super) fn read_through(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<Sha256> {
+/// Reads a file block by block; its SHA-256, or `None` when `each` wanted no more.
+pub(super) fn read_through(
+    file: &File,
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> io::Result<Option<Sha256>> {
     let mut hash = sha2::Sha256::new();
     let mut block = vec![0; BLOCK_BYTES];
     let mut offset = 0;
@@ -142,11 +146,13 @@ pub(super) fn read_through(file: &File, mut each: impl FnMut(&[u8])) -> io::Resu
         }
         if length > 0 {
             hash.update(&block[..length]);
-            each(&block[..length]);
+            if !each(&block[..length]) {
+                return Ok(None);
+            }
         }
         offset += length as u64;
         if length < block.len() {
-            return Ok(Sha256(hash.finalize().into()));
+            return Ok(Some(Sha256(hash.finalize().into())));
         }
     }
 }

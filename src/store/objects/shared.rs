@@ -41,6 +41,7 @@ impl Objects {
                 path: dir.path.clone(),
                 objects: disk::open_dir(&dir.private("objects")).map_err(StoreError::Io)?,
                 tmp: disk::open_dir(&dir.private("tmp")).map_err(StoreError::Io)?,
+                aside: disk::open_dir(&dir.private("aside")).map_err(StoreError::Io)?,
                 failed: AtomicBool::new(false),
                 announced: AtomicU64::new(0),
                 unsealed: Mutex::new(Vec::new()),
@@ -167,8 +168,8 @@ impl Objects {
                 continue;
             }
             if let Some(file) = dir.open(sha).map_err(|error| dir.blame(error))? {
-                let digest = read_through(&file, |_| {}).map_err(|error| dir.blame(error))?;
-                return Ok(digest == *sha);
+                let digest = read_through(&file, |_| true).map_err(|error| dir.blame(error))?;
+                return Ok(digest == Some(*sha));
             }
         }
         Ok(false)
@@ -240,12 +241,15 @@ impl Objects {
         all
     }
 
-    /// Every sealed object, directory by directory, read lazily. Objects that come or go meanwhile may or may not be
+    /// Every sealed object, folder by folder, read lazily. Objects that come or go meanwhile may or may not be
     /// seen. What cannot be read is left out, and its directory takes no new objects then.
     pub fn list(&self) -> impl Iterator<Item = (Sha256, ObjectStat)> + '_ {
-        let folders = |dir| (0..=u8::MAX).map(move |first: u8| (dir, first));
-        let folders = self.shared.dirs.iter().flat_map(folders);
-        folders.flat_map(|(dir, first)| {
+        (0..=u8::MAX).flat_map(|first| self.list_folder(first))
+    }
+
+    /// The sealed objects whose digest begins with `first`; as [`Objects::list`].
+    pub fn list_folder(&self, first: u8) -> impl Iterator<Item = (Sha256, ObjectStat)> + '_ {
+        self.shared.dirs.iter().flat_map(move |dir| {
             let names = dir.names(first).unwrap_or_else(|error| {
                 drop(dir.blame(error));
                 Vec::new()
