@@ -18,6 +18,7 @@ use crate::engine::clock;
 use crate::engine::collector::Candidates;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
+use crate::engine::permits::Permits;
 use crate::engine::pins::Pins;
 use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
@@ -61,6 +62,8 @@ pub struct Engine {
     pub peers: Arc<Peers>,
     /// Control links.
     pub links: Links,
+    /// How many connections for bytes may be opened (rule R20).
+    pub permits: Arc<Permits>,
     /// Objects held for uploads (rule R5).
     pub pins: Pins,
     /// Primary-splay uploads and their legs (rule R22).
@@ -131,6 +134,7 @@ impl Engine {
             tables: parts.tables,
             dirs: parts.dirs,
             state: parts.state,
+            permits: Arc::new(Permits::new(1 + parts.peers.nodes().count())),
             peers: parts.peers,
             links: parts.links,
             pins: Pins::default(),
