@@ -8,7 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::Failure;
 use super::{
-    argv, check, client, completions, get, ls, mode, print, put, rm, secret, server, stat, status,
+    argv, check, client, completions, get, ls, mode, node, print, put, rm, secret, server, stat,
+    status,
 };
 
 const EXAMPLES: &str = "\
@@ -54,6 +55,8 @@ enum Command {
     Mode(mode::Flags),
     /// Show the cluster: daemons, leader, mode, what is under-replicated
     Status(status::Flags),
+    /// The members of the cluster: list, drain, take in and out
+    Node(node::Flags),
     /// The secret that the daemons of a cluster share
     Secret(secret::Flags),
     /// Completions for a shell
@@ -86,6 +89,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rm(flags) => rm::run(&flags),
         Command::Mode(flags) => mode::run(&flags),
         Command::Status(flags) => status::run(&flags),
+        Command::Node(flags) => node::run(&flags),
         Command::Secret(flags) => secret::run(&flags),
         Command::Completions(flags) => completions::run(&flags, Line::command()),
     })

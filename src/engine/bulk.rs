@@ -112,7 +112,7 @@ impl Peers {
         // Who waits for bytes gives a peer that does not answer no more time than one that takes none.
         let patience = match role {
             Role::Bulk => handshake::PATIENCE.min(self.stall),
-            Role::Control => handshake::PATIENCE,
+            Role::Control | Role::Admin => handshake::PATIENCE,
         };
         let socket = connect(address, CONNECT.min(patience))?;
         handshake::dial(socket, &self.identity(), node, role, patience)

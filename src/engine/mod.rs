@@ -1,5 +1,6 @@
 //! Floor 4: the threads that carry out what the core decides, and the verbs through which doors ask.
 
+pub mod admin;
 pub mod bulk;
 pub mod clock;
 pub mod collector;

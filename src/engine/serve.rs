@@ -9,6 +9,7 @@ use crate::base::limit::BLOCK_BYTES;
 use crate::base::table::{Table, TableError, Tables};
 use crate::core::catalog;
 use crate::core::node::Event;
+use crate::engine::admin;
 use crate::engine::frame::{FrameStream, SharedSocket};
 use crate::engine::handshake::{self, Role};
 use crate::engine::put;
@@ -38,11 +39,16 @@ pub fn serve(
     match role {
         Role::Control => control(engine, stream, from),
         Role::Bulk => bulk(engine, stream),
+        Role::Admin => admin::serve(engine, stream),
     }
 }
 
 /// Waits for the next frame; false when the peer left, the node stops or `idle` passed.
-fn wait(engine: &Engine, stream: &mut FrameStream, idle: Option<Duration>) -> io::Result<bool> {
+pub(super) fn wait(
+    engine: &Engine,
+    stream: &mut FrameStream,
+    idle: Option<Duration>,
+) -> io::Result<bool> {
     let since = Instant::now();
     stream.set_timeouts(LOOK, PACE)?;
     loop {

@@ -1,5 +1,6 @@
 //! Floor 2: bytes to values and back, one file per format; no IO, no decisions.
 
+pub mod admin;
 pub mod change;
 pub mod command;
 pub mod first;
