@@ -176,6 +176,7 @@ impl File {
             let wanted = block.get(from..until).unwrap_or_default();
             to.write_all(wanted).map_err(ReadFailure::Receiver)?;
             *offset += wanted.len() as u64;
+            self.engine.scrub.moved(wanted.len());
         }
         if let Source::There(lent, _permit) = source {
             lent.keep();

@@ -21,6 +21,7 @@ use crate::engine::links::Links;
 use crate::engine::permits::Permits;
 use crate::engine::pins::Pins;
 use crate::engine::queue::{Sender, bounded};
+use crate::engine::scrub::Scrub;
 use crate::engine::settings::Settings;
 use crate::engine::verbs::Failure;
 use crate::engine::visible::Visible;
@@ -70,6 +71,8 @@ pub struct Engine {
     pub legs: LegBoard,
     /// Objects that may be garbage (rule R6).
     pub candidates: Candidates,
+    /// How the scrub stands, and what it and reads found.
+    pub scrub: Scrub,
     /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
     pub comparing: AtomicBool,
     /// Set when the process stops.
@@ -123,7 +126,7 @@ pub struct Parts {
 impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let applied = parts.report.applied;
+        let (node, applied) = (parts.settings.node, parts.report.applied);
         let comparing = parts.dirs.dirs.iter().any(|dir| dir.fresh);
         Self {
             settings: parts.settings,
@@ -140,6 +143,7 @@ impl Engine {
             pins: Pins::default(),
             legs: LegBoard::default(),
             candidates: Candidates::default(),
+            scrub: Scrub::new(node),
             comparing: AtomicBool::new(comparing),
             stopping: parts.stopping,
             connections: AtomicU64::new(0),

@@ -32,8 +32,18 @@ pub mod fact {
     pub const LOST: &str = "lost";
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
+    /// Where the scrub is.
+    pub const SCRUB: &str = "scrub";
     /// All of them.
-    pub const ALL: [&str; 6] = [BIRTH, ADMITTED, ACKNOWLEDGED, INSTALLING, LOST, FORGETTING];
+    pub const ALL: [&str; 7] = [
+        BIRTH,
+        ADMITTED,
+        ACKNOWLEDGED,
+        INSTALLING,
+        LOST,
+        FORGETTING,
+        SCRUB,
+    ];
 }
 
 /// Longest wait of the driver when the core has no deadline.

@@ -85,6 +85,11 @@ pub(super) fn attribute_of(file: impl AsFd) -> io::Result<Option<Attribute>> {
     Ok(value.and_then(|value| Attribute::decode(&value)))
 }
 
+/// Whether a file's attribute says that it is this object.
+pub(in crate::store) fn is_object(file: &File, sha: &Sha256) -> io::Result<bool> {
+    Ok(own_attribute(file, sha)?.is_some())
+}
+
 /// The attribute of an object; one that names another object is none.
 pub(super) fn own_attribute(file: &File, sha: &Sha256) -> io::Result<Option<Attribute>> {
     Ok(attribute_of(file)?.filter(|attribute| attribute.sha == *sha))

@@ -32,7 +32,12 @@ pub enum Verdict {
         identity: (u64, u64),
     },
     /// The disk does not give the bytes.
-    Unreadable(io::Error),
+    Unreadable {
+        /// See [`Verdict::Length`].
+        identity: (u64, u64),
+        /// Its own words.
+        error: io::Error,
+    },
     /// `pace` said that there is no time for it now.
     Stopped,
 }
@@ -76,10 +81,12 @@ impl Objects {
                     return Ok(Verdict::Whole);
                 }
                 Err(error) if disk::blames_the_disk(&error) => {
-                    let kind = error.kind();
-                    let text = error.to_string();
+                    let said = io::Error::new(error.kind(), error.to_string());
                     drop(dir.blame(error));
-                    return Ok(Verdict::Unreadable(io::Error::new(kind, text)));
+                    return Ok(Verdict::Unreadable {
+                        identity,
+                        error: said,
+                    });
                 }
                 Err(error) => return Err(dir.blame(error)),
             }

@@ -27,7 +27,7 @@ mod sync;
 mod testing;
 
 pub use aside::Aside;
-pub(super) use attribute::ATTRIBUTE;
+pub(super) use attribute::{ATTRIBUTE, is_object};
 pub(super) use directory::object_path;
 pub use examine::Verdict;
 pub use incoming::Incoming;
