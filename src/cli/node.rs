@@ -63,7 +63,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 }
 
 fn nodes(client: &mut Client) -> Result<Nodes, Failure> {
-    match client.ask(&Request::Nodes, Kind::Question)? {
+    match client.ask(&Request::Nodes { since: 0 }, Kind::Question)? {
         Answer::Nodes(nodes) => Ok(nodes),
         other => Err(nonsense(&other)),
     }

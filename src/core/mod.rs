@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod consensus;
 pub mod health;
+pub mod holdings;
 pub mod log;
 pub mod membership;
 pub mod mode;

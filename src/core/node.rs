@@ -21,6 +21,7 @@ use crate::base::id::{ClusterId, NodeId, OperationId, Ticket};
 use crate::base::path::FilePath;
 use crate::base::table::{Batch, TableError, Tables};
 use crate::base::time::{Mono, Now};
+use crate::wire::admin::Overview;
 use crate::wire::command::{Birth, Command, KNOWS, Operation, Reply};
 use crate::wire::peer::{Fetch, Figures, JobId, Message, SnapshotHead};
 
@@ -58,6 +59,11 @@ pub enum Event {
         ticket: Ticket,
         /// When it serves what it has.
         deadline: Mono,
+    },
+    /// A thread asks what this node remembers of the others. Answered by [`Answered::Overview`] at once.
+    Overview {
+        /// Whose answer it is.
+        ticket: Ticket,
     },
     /// The log has everything up to and with this append on stable storage.
     Persisted {
@@ -473,6 +479,17 @@ impl Node {
         }
     }
 
+    /// What this node remembers of the others.
+    fn overview(&self) -> Overview {
+        let raft = self.consensus.as_ref();
+        Overview {
+            node: self.settings.node,
+            term: raft.map_or(0, Consensus::term),
+            leads: raft.is_some_and(Consensus::leads),
+            nodes: self.health.overview(),
+        }
+    }
+
     fn applied(&self) -> u64 {
         self.consensus.as_ref().map_or(0, |raft| raft.head().index)
     }
@@ -531,6 +548,10 @@ impl Node {
             } => self.proposals.add(turn, Some(ticket), operation, deadline),
             Event::Read { ticket, deadline } => {
                 self.reads.add(turn, Waiter::Thread(ticket), deadline);
+            }
+            Event::Overview { ticket } => {
+                let overview = Box::new(self.overview());
+                turn.answer(ticket, Answered::Overview(overview));
             }
             Event::Persisted { number } => {
                 if let Some(raft) = &mut self.consensus
@@ -627,6 +648,7 @@ impl Node {
     /// This node's own sign of life: to the leader, and from the leader to all.
     fn sampled(&mut self, turn: &mut Turn<'_>, mut figures: Figures) {
         figures.applied = self.applied();
+        figures.term = self.consensus.as_ref().map_or(0, Consensus::term);
         let boot = self.settings.boot;
         let leader = self.consensus.as_ref().and_then(Consensus::leader);
         for node in self.membership.up() {
@@ -745,6 +767,9 @@ impl Node {
     fn verdicts(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
         let serves = self.consensus.as_ref().is_some_and(Consensus::serves);
         let verdicts = self.health.tick(turn.mono(), serves, &turn.tables)?;
+        for (level, event, text) in self.health.remarks() {
+            turn.say(level, event, text);
+        }
         let deadline = turn.mono() + VERDICT_DEADLINE;
         for operation in verdicts {
             self.proposals.add(turn, None, operation, deadline);
@@ -938,7 +963,7 @@ fn carry_out(turn: &mut Turn<'_>, note: Note) -> Result<(), Fatal> {
 }
 
 /// The answer to a thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answered {
     /// A proposal was committed at `index` and is applied here.
     Committed {
@@ -958,6 +983,8 @@ pub enum Answered {
     Fresh,
     /// A read may go on with what there is: no leader confirmed it in time.
     Stale,
+    /// What this node remembers of the others.
+    Overview(Box<Overview>),
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@ use std::time::Duration;
 use crate::base::id::NodeId;
 use crate::base::table::TableError;
 use crate::core::catalog::query;
+use crate::core::holdings::obstacle;
+use crate::engine::census;
 use crate::engine::frame::FrameStream;
 use crate::engine::serve;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::Failure;
 use crate::wire::admin::{Answer, NodeState, Nodes, Request};
 use crate::wire::command::{Code, Operation};
-use crate::wire::record::Administrative;
+use crate::wire::record::{Administrative, NodeRecord};
 
 /// A connection without a request for so long is closed.
 const IDLE: Duration = Duration::from_mins(5);
@@ -30,7 +32,7 @@ pub fn serve(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
 
 fn answer(engine: &Arc<Engine>, request: &Request) -> Result<Answer, Failure> {
     match request {
-        Request::Nodes => nodes(engine).map(Answer::Nodes),
+        Request::Nodes { since } => nodes(engine, *since).map(Answer::Nodes),
         Request::Administer { node, state } => administer(engine, *node, *state),
     }
 }
@@ -58,27 +60,36 @@ fn administer(
     })
 }
 
-fn nodes(engine: &Arc<Engine>) -> Result<Nodes, Failure> {
-    let report = engine.report();
+fn nodes(engine: &Arc<Engine>, since: u64) -> Result<Nodes, Failure> {
     let stale = !engine.fresh();
+    let report = engine.report();
+    let catalog = engine.catalog()?;
+    let counted = census::count(engine, since)?;
+    let overview = census::overview(engine);
     let list = || -> Result<Nodes, TableError> {
-        let nodes = query::nodes(&engine.tables)?
-            .into_iter()
-            .map(|record| NodeState {
+        let members = query::nodes(&catalog)?;
+        let member = |record: &NodeRecord| {
+            let held = counted.holdings.get(&record.id);
+            let holdings = held.cloned().unwrap_or_default();
+            let mut healths = overview.iter().flat_map(|overview| &overview.nodes);
+            NodeState {
                 votes: report.voters.contains(&record.id),
-                figures: None,
-                record,
-            })
-            .collect();
+                health: healths.find(|health| health.node == record.id).cloned(),
+                unsafe_to_stop: obstacle(record.id, &members, &report.voters, &holdings),
+                holdings,
+                record: record.clone(),
+            }
+        };
         Ok(Nodes {
             node: engine.node(),
             cluster: report.cluster,
             leader: report.leader,
             term: report.term,
             applied: report.applied,
-            under_replicated: query::debts(&engine.tables)?,
+            under_replicated: query::debts(&catalog)?,
             stale,
-            nodes,
+            counted: counted.index,
+            nodes: members.iter().map(member).collect(),
         })
     };
     list().map_err(tables_failed)

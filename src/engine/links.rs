@@ -29,6 +29,17 @@ const WRITE: Duration = Duration::from_secs(3);
 /// Messages sent in one write at most.
 const BATCH: usize = 64;
 
+/// Refusals in a row that are told: a loss and one of them, or two of them, are taken for the end of a process.
+const REFUSALS: u32 = 2;
+
+/// Whether an attempt ended because no process listens there.
+fn refused(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset
+    )
+}
+
 struct Link {
     queue: Sender<Message>,
     up: Arc<AtomicBool>,
@@ -99,11 +110,13 @@ impl Runner {
         let mut random = Random::new(crate::engine::clock::wall().0 ^ u64::from(self.node.0));
         let mut wait = SHORTEST;
         let mut complained = false;
+        let mut refusals = 0;
         while !self.stopping.load(Ordering::Acquire) {
             match self.peers.dial(self.node, Role::Control) {
                 Ok(stream) => {
                     wait = SHORTEST;
                     complained = false;
+                    refusals = 0;
                     while self.messages.try_recv().is_some() {}
                     self.report(LinkState::Up);
                     let why = self.carry(stream);
@@ -114,6 +127,11 @@ impl Runner {
                     }
                 }
                 Err(error) => {
+                    // Nobody listens where the node should: the detector is told at once, and once more, which settles it.
+                    if refused(&error) && refusals < REFUSALS {
+                        refusals += 1;
+                        self.report(LinkState::Down);
+                    }
                     // A stranger at the address is worth a word each time the reason is new; a node that is down is not.
                     if !complained && error.kind() == std::io::ErrorKind::PermissionDenied {
                         log::warn!(target: "momo::link_refused", "node {}: {error}", self.node);

@@ -2,10 +2,12 @@
 
 pub mod admin;
 pub mod bulk;
+pub mod census;
 pub mod clock;
 pub mod collector;
 pub mod content;
 pub mod driver;
+pub mod drives;
 pub mod examine;
 pub mod frame;
 pub mod handle;

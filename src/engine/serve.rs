@@ -130,6 +130,15 @@ fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
                 };
                 stream.send(&answer)?;
             }
+            Request::Overview => {
+                let answer = match engine.overview() {
+                    Some(overview) => Answer::Overview(overview),
+                    None => Answer::Error {
+                        message: "busy".to_owned(),
+                    },
+                };
+                stream.send(&answer)?;
+            }
             Request::Ping => stream.send(&Answer::Pong)?,
         }
     }

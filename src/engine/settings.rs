@@ -36,6 +36,8 @@ pub struct Settings {
     pub voters: usize,
     /// Data directories, at least one.
     pub data: Vec<PathBuf>,
+    /// The block device to watch, when the operator named one; otherwise those under the data directories.
+    pub drive: Option<PathBuf>,
     /// Log, tables and facts; the first data directory's `.momo/state` when `None`.
     pub state_dir: Option<PathBuf>,
     /// The cluster's secret.

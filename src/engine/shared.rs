@@ -14,6 +14,7 @@ use crate::base::time::Mono;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Answered, Event, Report};
 use crate::engine::bulk::Peers;
+use crate::engine::census::Census;
 use crate::engine::clock;
 use crate::engine::collector::Candidates;
 use crate::engine::legs::LegBoard;
@@ -28,12 +29,15 @@ use crate::engine::visible::Visible;
 use crate::store::layout::{DataDirs, StateDir};
 use crate::store::objects::Objects;
 use crate::store::tables::{CatalogTables, TableSnapshot};
+use crate::wire::admin::Overview;
 use crate::wire::command::{Code, Operation, Reply};
-use crate::wire::peer::Figures;
 use crate::wire::record::ObjectRecord;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
 const DRIVER_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for the driver to say what it remembers.
+const OVERVIEW: Duration = Duration::from_secs(1);
 
 /// Time between two log lines that say reads are stale.
 const SAY_STALE: Duration = Duration::from_secs(10);
@@ -75,14 +79,14 @@ pub struct Engine {
     pub scrub: Scrub,
     /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
     pub comparing: AtomicBool,
+    /// What each node holds, as last counted.
+    pub census: Census,
     /// Set when the process stops.
     pub stopping: Arc<AtomicBool>,
     /// Open connections, for the figures; kept by the server.
     pub connections: AtomicU64,
     /// Copy jobs queued or running.
     pub jobs: AtomicU64,
-    /// The last load sample: shares of 1.
-    pub load: Mutex<Figures>,
     events: Sender<Event>,
     answers: Mutex<HashMap<Ticket, Sender<Answered>>>,
     tickets: AtomicU64,
@@ -145,10 +149,10 @@ impl Engine {
             candidates: Candidates::default(),
             scrub: Scrub::new(node),
             comparing: AtomicBool::new(comparing),
+            census: Census::default(),
             stopping: parts.stopping,
             connections: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
-            load: Mutex::new(Figures::default()),
             events: parts.events,
             answers: Mutex::new(HashMap::new()),
             tickets: AtomicU64::new(1),
@@ -313,7 +317,8 @@ impl Engine {
                     reply: Reply::Done { .. },
                 }
                 | Answered::Fresh
-                | Answered::Stale,
+                | Answered::Stale
+                | Answered::Overview(_),
             ) => Err(Failure::refused(
                 Code::Internal,
                 "the driver answered another question",
@@ -340,6 +345,14 @@ impl Engine {
         }
         self.say_stale();
         false
+    }
+
+    /// What this node remembers of the others; `None` while its driver is busy.
+    pub fn overview(&self) -> Option<Overview> {
+        match self.ask(OVERVIEW, |ticket| Event::Overview { ticket }) {
+            Some(Answered::Overview(overview)) => Some(*overview),
+            _ => None,
+        }
     }
 
     /// One line every while: a node without a leader says it for every read otherwise.

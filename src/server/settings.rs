@@ -112,6 +112,7 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         members,
         voters: config.voters().len(),
         data: daemon.data.clone(),
+        drive: daemon.drive.clone(),
         state_dir: Some(daemon.state_dir()),
         secret: secret(config)?,
         durability: match config.write.durability {

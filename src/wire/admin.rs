@@ -10,13 +10,18 @@ use super::command::Code;
 use super::peer::Figures;
 use super::record::{Administrative, NodeRecord};
 use crate::base::id::{ClusterId, NodeId};
+use crate::base::path::FilePath;
 
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "r", rename_all = "snake_case")]
 pub enum Request {
     /// The members, as they stand. Answered by [`Answer::Nodes`].
-    Nodes,
+    Nodes {
+        /// The copies are to be counted as of this place in the log, or later.
+        #[serde(default)]
+        since: u64,
+    },
     /// Says what a node is to be from now on. Answered by [`Answer::Done`] once it is committed.
     Administer {
         /// Which node.
@@ -68,6 +73,8 @@ pub struct Nodes {
     pub under_replicated: u64,
     /// Whether no leader confirmed in time that this is how it stands (rule R1).
     pub stale: bool,
+    /// The index up to which the copies have been counted for [`Holdings`].
+    pub counted: u64,
     /// Each member, by id.
     pub nodes: Vec<NodeState>,
 }
@@ -80,7 +87,68 @@ pub struct NodeState {
     pub record: NodeRecord,
     /// Whether it votes now.
     pub votes: bool,
-    /// Its last figures, from the leader's memory; `None` when none are known.
+    /// What the leader remembers of it; `None` when the leader could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<NodeHealth>,
+    /// What it holds, and what of that the others cannot do without.
+    #[serde(default)]
+    pub holdings: Holdings,
+    /// Why it is not safe to stop it for good, for people; `None` when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsafe_to_stop: Option<String>,
+}
+
+/// What a node holds by the catalog, and what of that would be missed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// Objects of which it has a copy.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of these, objects that would have too few copies on nodes that answer and stay, were it gone.
+    pub needed: u64,
+    /// Their bytes.
+    pub needed_bytes: u64,
+    /// Of these, objects of which it has the only copy within reach.
+    pub only_here: u64,
+    /// Names of a few files it is needed for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<FilePath>,
+}
+
+/// What a node remembers and no log has: the leader's word is the one that counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// Whose memory it is.
+    pub node: NodeId,
+    /// Raft's term there.
+    pub term: u64,
+    /// Whether it leads.
+    pub leads: bool,
+    /// Each node it knows, by id.
+    pub nodes: Vec<NodeHealth>,
+}
+
+/// How a node's life is seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeHealth {
+    /// Which.
+    pub node: NodeId,
+    /// Whether it answers, as far as that can be said now.
+    pub up: bool,
+    /// Milliseconds since its last sign of life; `None` before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms: Option<u64>,
+    /// Milliseconds since it was found alive or dead; `None` when it has been so for as long as this is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Its link was lost or refused, and it has given no sign of life since.
+    #[serde(default)]
+    pub suspected: bool,
+    /// Times in a row that it died soon after coming back.
+    #[serde(default)]
+    pub flaps: u32,
+    /// Its last figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub figures: Option<Figures>,
 }

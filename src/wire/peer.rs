@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::admin::Overview;
 use super::command::{Birth, Command, Reply};
 use super::record::{Copy, Mode};
 use crate::base::digest::{Md5, Sha256};
@@ -129,6 +130,9 @@ pub struct Figures {
     pub jobs: u32,
     /// Index applied.
     pub applied: u64,
+    /// Raft's term.
+    #[serde(default)]
+    pub term: u64,
     /// Program version.
     #[serde(default)]
     pub version: String,
@@ -199,6 +203,8 @@ pub enum Request {
         /// The object.
         sha256: Sha256,
     },
+    /// What do you remember of the others? Answered by [`Answer::Overview`].
+    Overview,
     /// Are you there?
     Ping,
 }
@@ -252,6 +258,8 @@ pub enum Answer {
     },
     /// Where a snapshot stands: applied index and term, configuration, in front of its rows.
     Snapshot(SnapshotHead),
+    /// What this node remembers of the others.
+    Overview(Overview),
     /// I am here; also sent every second while a leg waits for its upload.
     Pong,
     /// Not done; the connection can be used again unless a body was under way.
