@@ -157,9 +157,6 @@ struct Place {
     /// The next folder to be searched for files that nobody counts; 256 when all were.
     #[serde(default)]
     folder: u16,
-    /// Somebody waits for its end.
-    #[serde(default)]
-    hurried: bool,
 }
 
 /// What is written down.
@@ -264,7 +261,7 @@ impl<'a> Worker<'a> {
         let (settings, now) = (&engine.settings, Instant::now());
         let mut kept = Kept::read(engine);
         if settings.scrub_period.is_zero() {
-            kept.place = kept.place.filter(|place| place.hurried);
+            kept.place = kept.place.filter(|place| place.pass.hurried);
         }
         let mut worker = Self {
             engine,
@@ -308,7 +305,7 @@ impl<'a> Worker<'a> {
     }
 
     fn pace_for(&mut self, place: &Place) {
-        let spread = if place.hurried {
+        let spread = if place.pass.hurried {
             Duration::ZERO
         } else {
             self.spread()
@@ -337,9 +334,9 @@ impl<'a> Worker<'a> {
                         began: clock::wall(),
                         objects_total,
                         bytes_total,
+                        hurried: wanted,
                         ..Pass::default()
                     },
-                    hurried: wanted,
                     ..Place::default()
                 };
                 self.pace_for(&place);
@@ -366,7 +363,7 @@ impl<'a> Worker<'a> {
     fn warn_of_haste(&self, place: &Place) {
         let cost = cost_of(place.pass.objects_total, place.pass.bytes_total);
         let needed = Duration::from_secs(cost / self.engine.settings.scrub_bandwidth.max(1));
-        if !place.hurried && needed > self.engine.settings.scrub_period {
+        if !place.pass.hurried && needed > self.engine.settings.scrub_period {
             log::warn!(
                 target: "momo::scrub_late",
                 "scrub.bandwidth is too small to read {} bytes within scrub.period", place.pass.bytes_total
@@ -549,14 +546,14 @@ impl<'a> Worker<'a> {
         // What was found by then has been added there.
         place.pass.found = self.found();
         place.pass.ended = Some(clock::wall());
-        if place.hurried {
+        if place.pass.hurried {
             self.next = Instant::now() + self.spread().min(REST);
         }
         self.kept.last = Some(place.pass);
         self.publish();
         self.save();
         let pass = place.pass;
-        if place.hurried || pass.objects > 0 {
+        if place.pass.hurried || pass.objects > 0 {
             let found: Vec<String> = Finding::ALL
                 .iter()
                 .filter(|finding| pass.found.of(**finding) > 0)
@@ -590,7 +587,7 @@ impl<'a> Worker<'a> {
                     total: cost_of(pass.objects_total, pass.bytes_total),
                     elapsed: self.resumed.1 + self.resumed.0.elapsed(),
                 };
-                (progress, place.hurried)
+                (progress, place.pass.hurried)
             },
         );
         engine.scrub.change(|status| {

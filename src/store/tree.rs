@@ -336,6 +336,7 @@ mod tests {
             fs::create_dir_all(momo.join("objects")).unwrap();
             fs::create_dir_all(momo.join("tmp")).unwrap();
             let root = Root {
+                path: dir.path().to_owned(),
                 top: disk::open_dir(dir.path()).unwrap(),
                 objects: disk::open_dir(&momo.join("objects")).unwrap(),
                 tmp: disk::open_dir(&momo.join("tmp")).unwrap(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::command::Code;
 use super::peer::Figures;
 use super::record::{Administrative, NodeRecord};
+use super::scrub::ScrubStatus;
 use crate::base::id::{ClusterId, NodeId};
 use crate::base::path::FilePath;
 
@@ -29,6 +30,12 @@ pub enum Request {
         /// The new state.
         state: Administrative,
     },
+    /// How the scrub of the node that is asked stands. Answered by [`Answer::Scrub`].
+    Scrub {
+        /// It is to begin a pass over all of its copies.
+        #[serde(default)]
+        begin: bool,
+    },
 }
 
 /// What a node answers.
@@ -42,6 +49,13 @@ pub enum Answer {
     },
     /// The members.
     Nodes(Nodes),
+    /// A node's scrub, and whom else to ask for theirs.
+    Scrub {
+        /// How it stands; of a node that keeps no copies nothing is to be said.
+        scrub: Option<ScrubStatus>,
+        /// The members that keep copies.
+        members: Vec<Keeper>,
+    },
     /// Nothing changed.
     Refused {
         /// Which kind of no.
@@ -54,6 +68,17 @@ pub enum Answer {
         /// Why, for people.
         message: String,
     },
+}
+
+/// A member that keeps copies, and where it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keeper {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its peer door, `host:port`.
+    pub address: String,
 }
 
 /// The members of a cluster at one moment.

@@ -146,6 +146,9 @@ pub struct Pass {
     /// When it ended; `None` while it is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Wall>,
+    /// Somebody asked for it: it is as fast as the bandwidth allows.
+    #[serde(default)]
+    pub hurried: bool,
     /// Copies looked at.
     pub objects: u64,
     /// Copies there were when it began.
