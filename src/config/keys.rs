@@ -43,6 +43,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
     ("cluster", "Who votes, how many copies, the shared secret."),
     ("heartbeat", "How a dead daemon is noticed."),
+    ("membership", "When a dead daemon's vote goes to another."),
     ("read", "How fresh an answer is."),
     (
         "write",
@@ -158,6 +159,13 @@ pub static KEYS: &[Key<Config>] = &[
         field: Field::Time(50..=DAY, |c| &mut c.heartbeat.timeout),
         default: Value("15000"),
         doc: "Silence after which a daemon counts as failed.",
+    },
+    Key {
+        section: "membership",
+        name: "grace",
+        field: Field::Time(0..=30 * DAY, |c| &mut c.membership.grace),
+        default: Value("120000"),
+        doc: "How long a daemon that votes may be dead before a living spare gets its vote.",
     },
     Key {
         section: "read",

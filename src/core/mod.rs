@@ -12,6 +12,7 @@ pub mod proposals;
 pub mod reads;
 pub mod repair;
 pub mod replication;
+pub mod seats;
 pub mod settings;
 pub mod turn;
 

@@ -96,6 +96,13 @@ pub enum Event {
     },
     /// Hand over leadership, if held, because this process is about to stop.
     Stepdown,
+    /// A peer proved that it goes on as another cluster, made from this node's by force (`momo recover`).
+    Superseded {
+        /// Who.
+        by: NodeId,
+        /// Its cluster.
+        cluster: ClusterId,
+    },
 }
 
 /// State of the control link to a peer.
@@ -233,6 +240,13 @@ pub enum Memory {
     Born(Birth),
     /// It belongs to this cluster, without a vote until the cluster says otherwise.
     Admitted(ClusterId),
+    /// It has no part in this cluster any more, until it is taken in anew at its own request.
+    Out {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Why, for people.
+        why: String,
+    },
     /// The highest index each voter acknowledged, by node (rule R13).
     Acknowledged(Vec<(NodeId, u64)>),
 }
@@ -587,6 +601,10 @@ impl Node {
                 }
             }
             Event::Sampled { figures } => self.sampled(turn, figures),
+            Event::Superseded { by, cluster } => {
+                let step = self.membership.superseded(turn, by, cluster);
+                self.take(turn, step)?;
+            }
             Event::Stepdown => {
                 let up = self.membership.up();
                 if let Some(raft) = &mut self.consensus {
@@ -621,6 +639,11 @@ impl Node {
             Message::Birth(birth) => self.membership.birth(from, birth),
             Message::Admit { cluster } => {
                 let step = self.membership.admitted(turn, from, cluster);
+                self.take(turn, step)?;
+            }
+            Message::Removed { cluster, index } => {
+                let raft = self.consensus.as_ref();
+                let step = self.membership.removed(turn, cluster, index, raft);
                 self.take(turn, step)?;
             }
             Message::Propose { command, again } => {
@@ -696,6 +719,10 @@ impl Node {
             self.drain(turn)?;
             let step = self.membership.work(turn, self.consensus.as_mut())?;
             self.take(turn, step)?;
+            let deadline = turn.mono() + VERDICT_DEADLINE;
+            for operation in self.membership.operations() {
+                self.proposals.add(turn, None, operation, deadline);
+            }
             self.watch(turn);
             self.verdicts(turn)?;
             self.orders(turn)?;
@@ -863,10 +890,19 @@ impl Found {
             lost: damaged,
         };
         let mut base = (base_index, base_term);
+        let out = found.memory.iter().rev().find_map(|memory| match memory {
+            Memory::Born(_) | Memory::Admitted(_) => Some(None),
+            Memory::Out { why, .. } => Some(Some(why.clone())),
+            Memory::Acknowledged(_) => None,
+        });
+        if let Some(Some(why)) = out {
+            found.lost = Some(why);
+            return Ok(found);
+        }
         let past = found.memory.iter().rev().find_map(|memory| match memory {
             Memory::Born(birth) => Some(Some(birth)),
             Memory::Admitted(_) => Some(None),
-            Memory::Acknowledged(_) => None,
+            Memory::Out { .. } | Memory::Acknowledged(_) => None,
         });
         let applied = match (past, applied) {
             (None, applied) => {

@@ -10,6 +10,7 @@ use crate::core::catalog::query;
 use crate::core::holdings::obstacle;
 use crate::engine::census;
 use crate::engine::frame::FrameStream;
+use crate::engine::roster;
 use crate::engine::serve;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::Failure;
@@ -33,6 +34,7 @@ pub fn serve(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
 fn answer(engine: &Arc<Engine>, request: &Request) -> Result<Answer, Failure> {
     match request {
         Request::Nodes { since } => nodes(engine, *since).map(Answer::Nodes),
+        Request::Roster => roster::roster(engine).map(Answer::Roster),
         Request::Administer { node, state } => administer(engine, *node, *state),
         Request::Scrub { begin } => scrub(engine, *begin),
     }

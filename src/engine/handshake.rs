@@ -106,13 +106,35 @@ fn cluster_bytes(cluster: Option<ClusterId>) -> [u8; 16] {
     cluster.map_or([0; 16], |id| id.0.to_be_bytes())
 }
 
-fn same_cluster(ours: Option<ClusterId>, theirs: [u8; 16]) -> io::Result<()> {
-    let theirs = u128::from_be_bytes(theirs);
+/// It proved that it knows the secret, and belongs to another cluster.
+#[derive(Clone, Copy, Debug)]
+struct OtherCluster {
+    node: NodeId,
+    cluster: ClusterId,
+}
+
+impl std::fmt::Display for OtherCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { node, cluster } = self;
+        write!(f, "node {node} belongs to another cluster, {cluster}")
+    }
+}
+
+impl std::error::Error for OtherCluster {}
+
+/// The cluster that the other side belongs to, when that is why a handshake failed; proved by the secret. And which node it is.
+pub fn other_cluster(error: &io::Error) -> Option<(NodeId, ClusterId)> {
+    let other = error.get_ref()?.downcast_ref::<OtherCluster>()?;
+    Some((other.node, other.cluster))
+}
+
+fn same_cluster(ours: Option<ClusterId>, node: NodeId, theirs: [u8; 16]) -> io::Result<()> {
+    let cluster = ClusterId(u128::from_be_bytes(theirs));
     match ours {
-        Some(id) if theirs != 0 && theirs != id.0 => Err(refused(format!(
-            "it belongs to another cluster, {}",
-            ClusterId(theirs)
-        ))),
+        Some(id) if cluster.0 != 0 && cluster != id => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            OtherCluster { node, cluster },
+        )),
         _ => Ok(()),
     }
 }
@@ -177,7 +199,7 @@ fn dial_any(
     }
     let mut theirs = [0; 16];
     theirs.copy_from_slice(&rest[..16]);
-    same_cluster(us.cluster, theirs)?;
+    same_cluster(us.cluster, answered, theirs)?;
     let ours: [u8; 32] = mac(&us.secret, b"dialler", &hello, &answer)
         .finalize()
         .into_bytes()
@@ -256,7 +278,7 @@ pub fn accept(
     }
     let mut theirs = [0; 16];
     theirs.copy_from_slice(&hello[13..29]);
-    same_cluster(us.cluster, theirs)?;
+    same_cluster(us.cluster, from, theirs)?;
     input.get_mut().write_all(&[1])?;
     Ok((FrameStream::new(input), from, role))
 }

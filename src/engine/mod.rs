@@ -21,6 +21,7 @@ pub mod permits;
 pub mod pins;
 pub mod put;
 pub mod queue;
+pub mod roster;
 pub mod scrub;
 pub mod serve;
 pub mod settings;

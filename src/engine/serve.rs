@@ -34,7 +34,13 @@ pub fn serve(
     authenticated: impl FnOnce(),
 ) -> io::Result<()> {
     let input = BufReader::with_capacity(16 * 1024, input);
-    let (stream, from, role) = handshake::accept(input, &engine.peers.identity(), patience)?;
+    let accepted = handshake::accept(input, &engine.peers.identity(), patience);
+    if let Err(error) = &accepted
+        && let Some((node, cluster)) = handshake::other_cluster(error)
+    {
+        engine.meet(node, cluster);
+    }
+    let (stream, from, role) = accepted?;
     authenticated();
     match role {
         Role::Control => control(engine, stream, from),
@@ -88,6 +94,9 @@ fn control(engine: &Arc<Engine>, mut stream: FrameStream, from: NodeId) -> io::R
             Kind::Control => serde_json::from_slice(&payload)?,
             Kind::Block => return Err(io::ErrorKind::InvalidData.into()),
         };
+        if let Message::Hello(hello) = &message {
+            engine.peers.introduced(from, &hello.address);
+        }
         if !engine.tell(Event::Received { from, message }, DRIVER_FULL) {
             return Err(io::Error::other("this node is too busy"));
         }

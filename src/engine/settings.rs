@@ -32,6 +32,10 @@ pub struct Settings {
     pub node: NodeId,
     /// All members of the file, this one too, by id.
     pub members: Vec<MemberSettings>,
+    /// Another member's peer door: this node asks there to be made a member, and is not born into a cluster of its own.
+    pub join: Option<String>,
+    /// How long a voter may be dead before a spare takes over its vote.
+    pub membership_grace: Duration,
     /// How many of them vote: 1, 3 or 5.
     pub voters: usize,
     /// Data directories, at least one.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::base::digest::Sha256;
-use crate::base::id::{Boot, NodeId, OperationId, Ticket};
+use crate::base::id::{Boot, ClusterId, NodeId, OperationId, Ticket};
 use crate::base::table::TableError;
 use crate::base::time::Mono;
 use crate::core::catalog::{self, query};
@@ -141,7 +141,7 @@ impl Engine {
             tables: parts.tables,
             dirs: parts.dirs,
             state: parts.state,
-            permits: Arc::new(Permits::new(1 + parts.peers.nodes().count())),
+            permits: Arc::new(Permits::new(1 + parts.peers.wanted().len())),
             peers: parts.peers,
             links: parts.links,
             pins: Pins::default(),
@@ -243,6 +243,11 @@ impl Engine {
     /// Puts an event into the driver's queue; false when it stayed full for `patience` or the driver is gone.
     pub fn tell(&self, event: Event, patience: Duration) -> bool {
         self.events.send_timeout(event, patience).is_ok()
+    }
+
+    /// A node proved that it belongs to another cluster.
+    pub fn meet(&self, node: NodeId, cluster: ClusterId) {
+        self.peers.meet(&self.events, node, cluster);
     }
 
     fn ask(&self, patience: Duration, event: impl FnOnce(Ticket) -> Event) -> Option<Answered> {

@@ -24,6 +24,12 @@ pub mod fact {
     pub const BIRTH: &str = "birth";
     /// The cluster this node was admitted to.
     pub const ADMITTED: &str = "admitted";
+    /// Why this node has no part in its cluster any more; empty while it has.
+    pub const OUT: &str = "out";
+    /// This node was told to ask for membership, and at which address; empty once it is a member.
+    pub const JOINING: &str = "joining";
+    /// A recovery by force that is under way, see [`crate::engine::recover`]; empty when none is.
+    pub const RECOVERING: &str = "recovering";
     /// What voters acknowledged (rule R13).
     pub const ACKNOWLEDGED: &str = "acknowledged";
     /// A snapshot that is being put in place.
@@ -35,9 +41,12 @@ pub mod fact {
     /// Where the scrub is.
     pub const SCRUB: &str = "scrub";
     /// All of them.
-    pub const ALL: [&str; 7] = [
+    pub const ALL: [&str; 10] = [
         BIRTH,
         ADMITTED,
+        OUT,
+        JOINING,
+        RECOVERING,
         ACKNOWLEDGED,
         INSTALLING,
         LOST,
@@ -189,8 +198,12 @@ impl Production {
             Memory::Admitted(cluster) => {
                 engine.dirs.set_cluster(cluster).map_err(disk)?;
                 engine.peers.set_cluster(cluster);
-                (fact::ADMITTED, to_row(&cluster))
+                let write = |name, bytes: &[u8]| engine.state.write_fact(name, bytes);
+                write(fact::ADMITTED, &to_row(&cluster)).map_err(disk)?;
+                write(fact::OUT, b"").map_err(disk)?;
+                (fact::JOINING, Vec::new())
             }
+            Memory::Out { cluster, why } => (fact::OUT, to_row(&(cluster, why))),
             Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(&indexes)),
         };
         engine.state.write_fact(name, &value).map_err(disk)

@@ -110,6 +110,8 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
     Ok(Settings {
         node: id,
         members,
+        join: None,
+        membership_grace: config.membership.grace,
         voters: config.voters().len(),
         data: daemon.data.clone(),
         drive: daemon.drive.clone(),

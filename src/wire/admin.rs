@@ -23,6 +23,8 @@ pub enum Request {
         #[serde(default)]
         since: u64,
     },
+    /// Who belongs, and where each is reached: what a node needs that asks to be a member. Answered by [`Answer::Roster`].
+    Roster,
     /// Says what a node is to be from now on. Answered by [`Answer::Done`] once it is committed.
     Administer {
         /// Which node.
@@ -56,6 +58,8 @@ pub enum Answer {
         /// The members that keep copies.
         members: Vec<Keeper>,
     },
+    /// Who belongs.
+    Roster(Roster),
     /// Nothing changed.
     Refused {
         /// Which kind of no.
@@ -79,6 +83,26 @@ pub struct Keeper {
     pub name: String,
     /// Its peer door, `host:port`.
     pub address: String,
+}
+
+/// Who belongs to a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roster {
+    /// The cluster; `None` before its birth.
+    pub cluster: Option<ClusterId>,
+    /// Each member, by id.
+    pub members: Vec<Listed>,
+}
+
+/// A member and where it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its number.
+    pub node: NodeId,
+    /// Its peer address, `host:port`.
+    pub address: String,
+    /// Whether it answers, by the leader's verdict.
+    pub alive: bool,
 }
 
 /// The members of a cluster at one moment.

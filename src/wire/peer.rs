@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::admin::Overview;
-use super::command::{Birth, Command, Reply};
+use super::command::{Birth, BirthMember, Command, Reply};
 use super::record::{Copy, Mode};
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{Boot, ClusterId, NodeId, OperationId};
@@ -37,6 +37,13 @@ pub enum Message {
     Admit {
         /// The cluster.
         cluster: ClusterId,
+    },
+    /// You were removed from this cluster; only from its leader.
+    Removed {
+        /// The cluster.
+        cluster: ClusterId,
+        /// When in commit order: who has applied more than that knows better.
+        index: u64,
     },
     /// Please propose this (rule R3). Answered by `Proposed` or not at all.
     Propose {
@@ -86,6 +93,12 @@ pub struct Hello {
     pub remembers: u64,
     /// Whether this is the answer to a `Hello`.
     pub answer: bool,
+    /// Where the sender's peer door is reached now, `host:port`; empty when it does not say.
+    #[serde(default)]
+    pub address: String,
+    /// The sender asks to be made a member, as this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joins: Option<BirthMember>,
 }
 
 /// What became of a proposal.

@@ -23,6 +23,8 @@ pub enum Seat {
     Voter,
     /// Without.
     Learner,
+    /// None.
+    Gone,
 }
 
 /// Raft's priority of a node: the lower its number, the higher.
@@ -41,7 +43,7 @@ pub(super) struct Preference {
 }
 
 impl Consensus {
-    /// On the leader: proposes to make `node` a voter, or a learner. False when a change is under way already.
+    /// On the leader: proposes to make `node` a voter or a learner, or to take it out. False when a change is under way already.
     pub fn reconfigure(&mut self, node: NodeId, kind: Seat) -> bool {
         if !self.leads() || self.reconfiguring() || self.raw.raft.lead_transferee.is_some() {
             return false;
@@ -53,6 +55,7 @@ impl Consensus {
         change.set_change_type(match kind {
             Seat::Voter => ConfChangeType::AddNode,
             Seat::Learner => ConfChangeType::AddLearnerNode,
+            Seat::Gone => ConfChangeType::RemoveNode,
         });
         self.with(|raw| raw.propose_conf_change(Vec::new(), change))
             .is_ok()
@@ -70,7 +73,7 @@ impl Consensus {
             turn.say(
                 Level::Info,
                 "lead_handed_over",
-                format!("to node {node}, before this one stops"),
+                format!("to node {node}, before this one leaves"),
             );
             self.with(|raw| raw.transfer_leader(node.raft()));
         }
