@@ -5,14 +5,17 @@ mod harness;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use harness::momo::Upload;
 use harness::{Cluster, Daemon, PATIENCE, Shape, content, hex};
+use rustix::process::Signal;
 use serde_json::Value;
 use sha2::Digest;
 
 fn upload(cluster: &Cluster, entry: usize, name: &str, body: &[u8]) {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         let answer = Upload::of(name, body).send(cluster.daemons[entry].host);
         if answer
@@ -26,7 +29,7 @@ fn upload(cluster: &Cluster, entry: usize, name: &str, body: &[u8]) {
             "{name} at daemon {entry}: {answer:?}\n{}",
             cluster.tails()
         );
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -334,4 +337,68 @@ fn a_daemon_whose_objects_vanish_under_it_is_filled_again() {
     for (seed, body) in bodies.iter().enumerate() {
         assert_eq!(&cluster.get(2, &format!("gone-{seed}")), body);
     }
+}
+
+/// Reads a file at a daemon that has no copy of it, and does something to a holder when half has arrived; the longest wait for a piece after that.
+fn read_while(
+    cluster: &mut Cluster,
+    name: &str,
+    body: &[u8],
+    act: impl FnOnce(&mut Cluster),
+) -> Duration {
+    const PIECE: usize = 64 * 1024;
+    let mut text = cluster.daemons[2].text().expect("a connection");
+    let size = text.begin_get(name).expect("an answer").expect("a body");
+    assert_eq!(size, body.len());
+    let mut bytes = text.some(size / 2).expect("the first half");
+    act(cluster);
+    let mut longest = Duration::ZERO;
+    while bytes.len() < size {
+        let start = Instant::now();
+        let piece = text.some(PIECE.min(size - bytes.len()));
+        bytes.extend(piece.unwrap_or_else(|error| panic!("{error}\n{}", cluster.tails())));
+        longest = longest.max(start.elapsed());
+    }
+    assert!(bytes == body, "a wrong byte\n{}", cluster.tails());
+    println!("{name}: longest wait {} ms", longest.as_millis());
+    longest
+}
+
+#[test]
+fn a_holder_that_dies_or_hangs_in_the_middle_of_a_read_costs_no_byte_and_no_stall() {
+    let mut cluster = Cluster::start(&Shape {
+        extra: "[cluster]\nreplicas=2\n\n[write]\nhop_stall=20s\n\n".to_owned(),
+        debug: false,
+        ..Shape::default()
+    });
+    // More than all the buffers on the way hold.
+    let body = content(380, 64 << 20);
+    upload(&cluster, 0, "long", &body);
+    cluster.eventually("two copies", |cluster| {
+        cluster.holders("long", &body) == [0, 1]
+    });
+    read_while(&mut cluster, "long", &body, |cluster| {
+        cluster.daemons[0].kill()
+    });
+    cluster.daemons[0].start();
+    cluster.wait_ready();
+    cluster.eventually("daemon 0 is asked again", |cluster| {
+        cluster.daemons[2].text().is_ok_and(|mut text| {
+            text.ask_lines("STATUS JSON")
+                .is_ok_and(|lines| lines.concat().matches("\"alive\":true").count() == 3)
+        })
+    });
+    let stalled = read_while(&mut cluster, "long", &body, |cluster| {
+        cluster.daemons[0].signal(Signal::STOP);
+    });
+    cluster.daemons[0].signal(Signal::CONT);
+    assert!(
+        stalled < Duration::from_secs(10),
+        "{stalled:?}: waited for the holder that hangs"
+    );
+    assert!(
+        cluster.daemons[2].logged().contains("failed at byte"),
+        "{}",
+        cluster.tails()
+    );
 }

@@ -17,6 +17,7 @@ use crate::engine::bulk::Peers;
 use crate::engine::census::Census;
 use crate::engine::clock;
 use crate::engine::collector::Candidates;
+use crate::engine::content::Laggards;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
 use crate::engine::permits::Permits;
@@ -75,6 +76,8 @@ pub struct Engine {
     pub legs: LegBoard,
     /// Objects that may be garbage (rule R6).
     pub candidates: Candidates,
+    /// Holders that lately kept reads waiting.
+    pub laggards: Laggards,
     /// How the scrub stands, and what it and reads found.
     pub scrub: Scrub,
     /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
@@ -147,6 +150,7 @@ impl Engine {
             pins: Pins::default(),
             legs: LegBoard::default(),
             candidates: Candidates::default(),
+            laggards: Laggards::default(),
             scrub: Scrub::new(node),
             comparing: AtomicBool::new(comparing),
             census: Census::default(),

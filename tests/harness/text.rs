@@ -92,18 +92,32 @@ impl Text {
 
     /// `FILE GET`; the bytes, or what stands behind `ERR `.
     pub fn get(&mut self, name: &str) -> io::Result<Result<Vec<u8>, String>> {
+        let size = match self.begin_get(name)? {
+            Ok(size) => size,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut body = vec![0_u8; size];
+        self.stream.read_exact(&mut body)?;
+        Ok(Ok(body))
+    }
+
+    /// `FILE GET` up to its body, which [`Text::some`] reads: its length.
+    pub fn begin_get(&mut self, name: &str) -> io::Result<Result<usize, String>> {
         let head = match split(self.ask(&format!("FILE GET {name}"))?) {
             Ok(head) => head,
             Err(why) => return Ok(Err(why)),
         };
-        let size: usize = head
-            .split_whitespace()
-            .next()
-            .and_then(|size| size.parse().ok())
-            .ok_or_else(|| io::Error::other(format!("no size in {head:?}")))?;
-        let mut body = vec![0_u8; size];
-        self.stream.read_exact(&mut body)?;
-        Ok(Ok(body))
+        let size = head.split_whitespace().next();
+        let size = size.and_then(|size| size.parse().ok());
+        size.map(Ok)
+            .ok_or_else(|| io::Error::other(format!("no size in {head:?}")))
+    }
+
+    /// So many bytes of a body.
+    pub fn some(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0_u8; count];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 }
 
