@@ -85,7 +85,7 @@ pub fn open(
         (None, None) => None,
     };
     let Some(record) = record else {
-        return Err(Failure::refused(Code::NotFound, "file not found"));
+        return Err(absent(stale));
     };
     let file = File {
         engine: Arc::clone(engine),
@@ -100,6 +100,16 @@ pub fn open(
         }
     }
     Ok(Box::new(file))
+}
+
+/// That a name is not in the catalog. What no leader confirms is not said as a fact (rule R1): the name may be there since.
+pub fn absent(stale: bool) -> Failure {
+    if stale {
+        let why = "not known here, and no leader confirms that it is absent, try again later";
+        Failure::refused(Code::Unavailable, why)
+    } else {
+        Failure::refused(Code::NotFound, "file not found")
+    }
 }
 
 struct File {
