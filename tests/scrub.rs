@@ -5,6 +5,7 @@ mod harness;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -379,7 +380,7 @@ fn a_holder_that_dies_or_hangs_in_the_middle_of_a_read_costs_no_byte_and_no_stal
         cluster.holders("long", &body) == [0, 1]
     });
     read_while(&mut cluster, "long", &body, |cluster| {
-        cluster.daemons[0].kill()
+        cluster.daemons[0].kill();
     });
     cluster.daemons[0].start();
     cluster.wait_ready();
@@ -402,4 +403,81 @@ fn a_holder_that_dies_or_hangs_in_the_middle_of_a_read_costs_no_byte_and_no_stal
         "{}",
         cluster.tails()
     );
+}
+
+/// A small file system of its own at `at`; false where that takes rights that we do not have.
+fn mount(at: &Path) -> bool {
+    fs::create_dir_all(at).expect("a mount point");
+    Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256m", "momo-test"])
+        .arg(at)
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// Unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-o", &options]).arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()), "remount {how}");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_daemon_whose_data_directory_is_read_only_starts_serves_what_it_has_and_takes_nothing() {
+    let place = tempfile::tempdir().expect("a folder");
+    let small = place.path().join("small");
+    if !mount(&small) {
+        eprintln!("not tried: mounting a file system needs root");
+        return;
+    }
+    let mounted = Mounted(small.clone());
+    let mut cluster = Cluster::prepare(&Shape {
+        data: vec![(2, small.join("data"))],
+        ..Shape::default()
+    });
+    // The last section of the file is daemon 2's.
+    let conf = fs::read_to_string(&cluster.conf).expect("the configuration");
+    let state = cluster.folder().join("state-2");
+    fs::write(
+        &cluster.conf,
+        format!("{conf}state_dir={}\n", state.display()),
+    )
+    .expect("a state directory");
+    for daemon in &mut cluster.daemons {
+        daemon.start();
+    }
+    cluster.wait_ready();
+    let (old, new) = (content(390, 300_000), content(391, 300_000));
+    upload(&cluster, 0, "old", &old);
+    cluster.eventually("three copies", |cluster| cluster.copies("old", &old) == 3);
+    cluster.daemons[2].kill();
+    mounted.remount("ro");
+    cluster.daemons[2].start();
+    cluster.wait_ready();
+    upload(&cluster, 0, "new", &new);
+    assert_eq!(cluster.get(2, "new"), new, "from the others");
+    assert_eq!(cluster.copies("new", &new), 2);
+    for id in [0, 1] {
+        cluster.daemons[id].kill();
+    }
+    // Alone it serves what it holds, as it was.
+    assert_eq!(cluster.get(2, "old"), old);
+    assert!(
+        cluster.daemons[2].logged().contains("is read-only"),
+        "{}",
+        cluster.tails()
+    );
+    cluster.daemons[2].kill();
+    drop(mounted);
 }

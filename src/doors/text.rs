@@ -20,8 +20,8 @@ use crate::wire::command::{Code, Expect};
 use crate::wire::parsed::{Parsed, number};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
 use crate::wire::text::{
-    self, BadLine, ContentHead, FILE_NOT_FOUND, LIST_HEAD, ListRow, OUTCOME_UNKNOWN, PutHead,
-    Request, Stated, StatedPart, Stored, print_error, print_mode,
+    self, BadLine, ContentHead, FILE_NOT_FOUND, LIST_HEAD, LIST_HEAD_STALE, ListRow,
+    OUTCOME_UNKNOWN, PutHead, Request, Stated, StatedPart, Stored, print_error, print_mode,
 };
 
 /// Of a refused body below this size the rest is read and thrown away, so that the connection can go on; a larger one ends it.
@@ -289,16 +289,26 @@ impl Conversation<'_> {
             found.map_or(0, |(port, _)| *port)
         };
         let mut page = verbs.list("", "", LIST_PAGE);
-        let mut out = Vec::from(LIST_HEAD);
+        let mut out = Vec::new();
+        let mut headed = false;
         loop {
             let listing = match page {
                 Ok(listing) => listing,
-                Err(failure) if out.is_empty() => return Err(self.broken(&failure)),
+                Err(failure) if headed => return Err(self.broken(&failure)),
                 Err(failure) => {
                     self.error(&failure)?;
                     return Ok(Next::Close);
                 }
             };
+            if !headed {
+                headed = true;
+                let head = if listing.stale {
+                    LIST_HEAD_STALE
+                } else {
+                    LIST_HEAD
+                };
+                out.extend_from_slice(head.as_bytes());
+            }
             for file in &listing.files {
                 let row = ListRow {
                     name: file.path.as_str().to_owned(),

@@ -59,7 +59,7 @@ fn scrub(engine: &Arc<Engine>, begin: bool) -> Result<Answer, Failure> {
         .collect();
     let keeps = members.iter().any(|member| member.node == engine.node());
     Ok(Answer::Scrub {
-        scrub: keeps.then(|| engine.scrub.status()),
+        scrub: keeps.then(|| Box::new(engine.scrub.status())),
         members,
     })
 }

@@ -128,7 +128,7 @@ impl Scrub {
                 log::warn!(target: "momo::scrub_bad", "{word} {text}");
             }
             Finding::Povi | Finding::Bcnt => {
-                log::info!(target: "momo::scrub_count", "{word} {text}")
+                log::info!(target: "momo::scrub_count", "{word} {text}");
             }
             Finding::Repl => log::info!(target: "momo::scrub_repaired", "{word} {text}"),
         }

@@ -54,7 +54,7 @@ pub enum Answer {
     /// A node's scrub, and whom else to ask for theirs.
     Scrub {
         /// How it stands; of a node that keeps no copies nothing is to be said.
-        scrub: Option<ScrubStatus>,
+        scrub: Option<Box<ScrubStatus>>,
         /// The members that keep copies.
         members: Vec<Keeper>,
     },
