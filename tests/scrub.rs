@@ -5,11 +5,11 @@ mod harness;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::momo::Upload;
+use harness::mount::Mount;
 use harness::{Cluster, Daemon, PATIENCE, Shape, content, hex};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -405,45 +405,14 @@ fn a_holder_that_dies_or_hangs_in_the_middle_of_a_read_costs_no_byte_and_no_stal
     );
 }
 
-/// A small file system of its own at `at`; false where that takes rights that we do not have.
-fn mount(at: &Path) -> bool {
-    fs::create_dir_all(at).expect("a mount point");
-    Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256m", "momo-test"])
-        .arg(at)
-        .output()
-        .is_ok_and(|output| output.status.success())
-}
-
-/// Unmounted when dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn remount(&self, how: &str) {
-        let options = format!("remount,{how}");
-        let mut mount = Command::new("mount");
-        let done = mount.args(["-o", &options]).arg(&self.0).status();
-        assert!(done.is_ok_and(|status| status.success()), "remount {how}");
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_daemon_whose_data_directory_is_read_only_starts_serves_what_it_has_and_takes_nothing() {
     let place = tempfile::tempdir().expect("a folder");
-    let small = place.path().join("small");
-    if !mount(&small) {
-        eprintln!("not tried: mounting a file system needs root");
+    let Some(mounted) = Mount::tmpfs(place.path().join("small"), 256) else {
         return;
-    }
-    let mounted = Mounted(small.clone());
+    };
     let mut cluster = Cluster::prepare(&Shape {
-        data: vec![(2, small.join("data"))],
+        data: vec![(2, mounted.0.join("data"))],
         ..Shape::default()
     });
     // The last section of the file is daemon 2's.

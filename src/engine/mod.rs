@@ -16,7 +16,7 @@ pub mod jobs;
 pub mod legs;
 pub mod links;
 pub mod load;
-pub mod pace;
+
 pub mod permits;
 pub mod pins;
 pub mod put;
@@ -28,6 +28,7 @@ pub mod settings;
 pub mod shared;
 pub mod snapshot;
 pub mod start;
+pub mod tempo;
 pub mod transfer;
 pub mod verbs;
 pub mod visible;
