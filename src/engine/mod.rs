@@ -16,7 +16,6 @@ pub mod jobs;
 pub mod legs;
 pub mod links;
 pub mod load;
-
 pub mod permits;
 pub mod pins;
 pub mod put;
