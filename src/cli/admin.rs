@@ -122,6 +122,11 @@ impl<'a> Client<'a> {
         })
     }
 
+    /// The connection on which the last answer came, for what is more than an answer.
+    pub(super) fn take(&mut self) -> Option<FrameStream> {
+        self.stream.take()
+    }
+
     fn dial(&self, server: &HostPort) -> io::Result<FrameStream> {
         let socket = self.flags.connect(server)?;
         let (mut stream, _) = dial_as_operator(socket, self.secret.clone(), PATIENCE)?;

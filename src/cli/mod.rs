@@ -5,6 +5,7 @@
 
 mod admin;
 mod argv;
+mod catalog;
 mod check;
 mod client;
 mod command;

@@ -99,6 +99,8 @@ pub struct Heartbeat {
 pub struct Membership {
     /// How long a voter may be dead before a spare takes over its vote.
     pub grace: Duration,
+    /// Daemons of the file are dialled at its addresses and nowhere else.
+    pub fixed_addresses: bool,
 }
 
 /// `[read]`.

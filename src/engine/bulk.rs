@@ -32,6 +32,8 @@ const INTRODUCED: Duration = Duration::from_secs(60);
 struct Addresses {
     /// The configuration file.
     file: Option<String>,
+    /// The file has the last word.
+    fixed: bool,
     /// The catalog.
     catalog: Option<String>,
     /// The peer itself or another member, and when.
@@ -43,6 +45,9 @@ struct Addresses {
 impl Addresses {
     /// The likeliest first, each once.
     fn candidates(&self) -> Vec<String> {
+        if let (true, Some(file)) = (self.fixed, &self.file) {
+            return vec![file.clone()];
+        }
         let heard = self.heard.as_ref().map(|(address, _)| address);
         let mut all: Vec<String> = Vec::new();
         for address in [self.good.as_ref(), heard]
@@ -89,16 +94,24 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// The members of the configuration other than `node`, with the `host:port` of their peer doors. `stall` bounds one read or write while bytes flow.
+    /// The members of the configuration other than `node`, with the `host:port` of their peer doors; they are dialled nowhere else when these are `fixed`. `stall` bounds one read or write while bytes flow.
     pub fn new(
         node: NodeId,
         secret: Secret,
         addresses: Vec<(NodeId, String)>,
+        fixed: bool,
         stall: Duration,
     ) -> Self {
         let peer = |(node, address)| {
-            let peer = Peer::default();
-            peer.addresses.lock().file = Some(address);
+            let addresses = Addresses {
+                file: Some(address),
+                fixed,
+                ..Addresses::default()
+            };
+            let peer = Peer {
+                addresses: Mutex::new(addresses),
+                ..Peer::default()
+            };
             (node, Arc::new(peer))
         };
         Self {
@@ -342,7 +355,7 @@ mod tests {
 
     fn peers() -> Peers {
         let file = vec![(NodeId(1), "one:1".to_owned())];
-        Peers::new(NodeId(0), Secret(Vec::new()), file, CONNECT)
+        Peers::new(NodeId(0), Secret(Vec::new()), file, false, CONNECT)
     }
 
     fn candidates(peers: &Peers, node: u16) -> Vec<String> {

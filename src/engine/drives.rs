@@ -15,11 +15,14 @@ pub struct Drives {
 }
 
 impl Drives {
-    /// The devices under these directories, or the one that the operator named. File systems without a device of their
+    /// The devices under these directories, or the one that the operator named, if it is there. File systems without a device of their
     /// own (in memory, over the network) are never busy.
     pub fn new(directories: &[PathBuf], named: Option<&Path>) -> Self {
-        let mut counters: Vec<PathBuf> = match named.and_then(Path::file_name) {
-            Some(name) => vec![Path::new("/sys/class/block").join(name).join("stat")],
+        let named = named
+            .and_then(Path::file_name)
+            .map(|name| Path::new("/sys/class/block").join(name).join("stat"));
+        let mut counters: Vec<PathBuf> = match named.filter(|path| path.exists()) {
+            Some(path) => vec![path],
             None => directories.iter().filter_map(|dir| counter(dir)).collect(),
         };
         counters.sort();

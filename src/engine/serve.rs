@@ -15,7 +15,9 @@ use crate::engine::handshake::{self, Role};
 use crate::engine::put;
 use crate::engine::shared::Engine;
 use crate::engine::transfer::{Intake, store_failed};
-use crate::wire::peer::{Answer, BodyEnd, Hop, Kind, Message, Missed, Request};
+use crate::wire::peer::{
+    Answer, BodyEnd, FIND_AT_ONCE, Hop, Kind, Message, Missed, Request, Sought,
+};
 
 /// How often a waiting connection looks whether the node stops.
 const LOOK: Duration = Duration::from_secs(1);
@@ -139,6 +141,11 @@ fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
                 };
                 stream.send(&answer)?;
             }
+            Request::Find { objects } => {
+                let answer =
+                    find(engine, &objects).unwrap_or_else(|message| Answer::Error { message });
+                stream.send(&answer)?;
+            }
             Request::Overview => {
                 let answer = match engine.overview() {
                     Some(overview) => Answer::Overview(overview),
@@ -152,6 +159,25 @@ fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where objects lie here; those that are asked for in the name of an upload are held for it first.
+pub(super) fn find(engine: &Engine, objects: &[Sought]) -> Result<Answer, String> {
+    if objects.len() > FIND_AT_ONCE {
+        return Err("too many objects at once".to_owned());
+    }
+    let mut found = Vec::with_capacity(objects.len());
+    for Sought { sha256, upload } in objects {
+        if let Some(upload) = upload {
+            engine.pins.pin(*upload, *sha256);
+        }
+        let stats = engine
+            .objects
+            .stats(sha256)
+            .map_err(|error| error.to_string())?;
+        found.push(stats.iter().map(|stat| (stat.dir, stat.size)).collect());
+    }
+    Ok(Answer::Found { objects: found })
 }
 
 /// A hop: writes what comes, passes it on, syncs at the end, answers for itself and those behind it.

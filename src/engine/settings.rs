@@ -36,6 +36,8 @@ pub struct Settings {
     pub join: Option<String>,
     /// How long a voter may be dead before a spare takes over its vote.
     pub membership_grace: Duration,
+    /// Members of the file are dialled at its addresses and nowhere else.
+    pub fixed_addresses: bool,
     /// How many of them vote: 1, 3 or 5.
     pub voters: usize,
     /// Data directories, at least one.

@@ -143,6 +143,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         settings.node,
         settings.secret.clone(),
         addresses,
+        settings.fixed_addresses,
         settings.hop_stall,
     ));
     if let Some(cluster) = opened.cluster.or(report.cluster) {

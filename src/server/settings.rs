@@ -111,6 +111,7 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         node: id,
         members,
         join: None,
+        fixed_addresses: config.membership.fixed_addresses,
         membership_grace: config.membership.grace,
         voters: config.voters().len(),
         data: daemon.data.clone(),

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::Code;
+use super::lines::Entry;
 use super::peer::Figures;
 use super::record::{Administrative, NodeRecord};
 use super::scrub::ScrubStatus;
@@ -38,7 +39,43 @@ pub enum Request {
         #[serde(default)]
         begin: bool,
     },
+    /// Makes a node a member. Answered by [`Answer::Done`].
+    Add {
+        /// Its number, of no member now.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// Its peer address, `host:port`.
+        address: String,
+        /// Keeps objects.
+        stores: bool,
+        /// May vote.
+        manages: bool,
+    },
+    /// Takes a node out for good; refused while it is needed. Answered by [`Answer::Done`].
+    Remove {
+        /// Which node.
+        node: NodeId,
+        /// Also while it holds copies that the others need, and when nobody can take over its vote.
+        force: bool,
+    },
+    /// The catalog as JSON lines (`wire/lines.rs`). Answered by [`Answer::Export`], the bytes in block frames, and a
+    /// [`super::peer::BodyEnd`] with their digest.
+    Export,
+    /// Takes files of another catalog into this one, as far as their objects are found on its nodes. Answered by
+    /// [`Answer::Imported`].
+    Import {
+        /// At most [`IMPORT_AT_ONCE`] of them.
+        files: Vec<Entry>,
+        /// Whether files may be there already: then those that are the same stay, and others are refused.
+        begun: bool,
+        /// Only says what would become of them.
+        dry_run: bool,
+    },
 }
+
+/// Files that one [`Request::Import`] may bring.
+pub const IMPORT_AT_ONCE: usize = 256;
 
 /// What a node answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +97,13 @@ pub enum Answer {
     },
     /// Who belongs.
     Roster(Roster),
+    /// The copy of the catalog follows.
+    Export,
+    /// What became of each file that was brought, in that order.
+    Imported {
+        /// One for each.
+        outcomes: Vec<Outcome>,
+    },
     /// Nothing changed.
     Refused {
         /// Which kind of no.
@@ -103,6 +147,28 @@ pub struct Listed {
     pub address: String,
     /// Whether it answers, by the leader's verdict.
     pub alive: bool,
+}
+
+/// What became of a file of another catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is in the catalog now, or would be.
+    Taken {
+        /// The fewest copies that were found of any part.
+        copies: u32,
+        /// Earlier versions of which not every part was found: they are left out.
+        lost_versions: u32,
+    },
+    /// It is there already, the same.
+    Same,
+    /// Of its newest version not every part was found: it is left out.
+    Lost,
+    /// Not taken.
+    Refused {
+        /// Why, for people.
+        message: String,
+    },
 }
 
 /// The members of a cluster at one moment.

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod change;
 pub mod command;
 pub mod first;
+pub mod lines;
 pub mod momo;
 pub mod parsed;
 pub mod peer;

@@ -4,19 +4,14 @@ use std::collections::BTreeSet;
 
 use super::check::{counted, given_up, refusal};
 use super::once::{self, Admission, Fate, Standing};
-use super::{Applied, Note, ledger, put_mode, query};
+use super::{Applied, Note, ledger, members, put_mode, query};
 use crate::base::digest::Sha256;
-use crate::base::id::{Boot, NodeId, OperationId, Version};
+use crate::base::id::{OperationId, Version};
 use crate::base::limit::VERSIONS_KEPT;
 use crate::base::path::FilePath;
 use crate::base::table::{Overlay, Table, TableError};
 use crate::wire::command::{Code, Command, KNOWS, Operation, Put, Reply};
-use crate::wire::record::{
-    Administrative, FileRecord, Former, ModeRecord, NodeRecord, Sweep, from_row, to_row,
-};
-
-/// Objects that one [`Operation::DropCopies`] looks at.
-const SWEEP_PAGE: usize = 1_024;
+use crate::wire::record::{FileRecord, ModeRecord, NodeRecord, from_row, to_row};
 
 /// Applies the command at `index` of the log to `tables`.
 ///
@@ -219,97 +214,25 @@ impl Step<'_, '_> {
                 put_mode(&mut self.tables.batch, &record);
                 self.notes.push(Note::Mode);
             }
-            Operation::Add {
-                node,
-                name,
-                address,
-                stores,
-                manages,
-            } => {
-                let record = NodeRecord {
-                    id: *node,
-                    name: name.clone(),
-                    address: address.clone(),
-                    manages: *manages,
-                    stores: *stores,
-                    administrative: Administrative::Alive,
-                    alive: false,
-                    dirs: Vec::new(),
-                    boot: Boot(0),
-                    knows: 1,
-                };
-                let batch = &mut self.tables.batch;
-                batch.put(Table::Nodes, &node.key(), to_row(&record));
-                batch.delete(Table::Meta, &query::former_key(*node));
+            Operation::Add { .. } => members::add(self.tables, operation),
+            Operation::Remove { node, force } => {
+                members::remove(self.tables, self.version, *node, *force)?;
             }
-            Operation::Remove { node, force } => self.remove(*node, *force)?,
-            Operation::DropCopies { node, after } => self.drop_copies(*node, after.as_ref())?,
+            Operation::DropCopies { node, after } => {
+                members::drop_copies(self.tables, *node, after.as_ref())?;
+            }
             Operation::Register { node, .. }
             | Operation::Observe { node, .. }
             | Operation::Administer { node, .. } => {
                 if let Some(mut record) = query::node(self.tables, *node)? {
-                    let was_dead = record.administrative == Administrative::Dead;
+                    let before = record.administrative;
                     change_node(&mut record, operation);
-                    match (was_dead, record.administrative == Administrative::Dead) {
-                        (false, true) => self.begin_sweep(*node),
-                        (true, false) => {
-                            let key = query::sweep_key(*node);
-                            self.tables.batch.delete(Table::Meta, &key);
-                        }
-                        _ => {}
-                    }
+                    members::administered(self.tables, *node, before, record.administrative);
                     self.tables
                         .batch
                         .put(Table::Nodes, &node.key(), to_row(&record));
                 }
             }
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, node: NodeId, force: bool) -> Result<(), TableError> {
-        let Some(record) = query::node(self.tables, node)? else {
-            return Ok(());
-        };
-        let former = Former {
-            id: node,
-            name: record.name,
-            removed: self.version,
-            force,
-        };
-        let batch = &mut self.tables.batch;
-        batch.delete(Table::Nodes, &node.key());
-        batch.put(Table::Meta, &query::former_key(node), to_row(&former));
-        if query::sweep(self.tables, node)?.is_none() {
-            self.begin_sweep(node);
-        }
-        Ok(())
-    }
-
-    fn begin_sweep(&mut self, node: NodeId) {
-        let sweep = Sweep { node, after: None };
-        let key = query::sweep_key(node);
-        self.tables.batch.put(Table::Meta, &key, to_row(&sweep));
-    }
-
-    /// A page of the sweep; the last one ends it.
-    fn drop_copies(&mut self, node: NodeId, after: Option<&Sha256>) -> Result<(), TableError> {
-        let page = query::objects_after(self.tables, after, SWEEP_PAGE)?;
-        for (sha256, object) in &page {
-            if object.copies.iter().any(|copy| copy.node == node) {
-                ledger::change_copies(self.tables, sha256, |copies| {
-                    copies.retain(|copy| copy.node != node);
-                })?;
-            }
-        }
-        let key = query::sweep_key(node);
-        let batch = &mut self.tables.batch;
-        match page.last() {
-            Some((last, _)) if page.len() == SWEEP_PAGE => {
-                let after = Some(*last);
-                batch.put(Table::Meta, &key, to_row(&Sweep { node, after }));
-            }
-            _ => batch.delete(Table::Meta, &key),
         }
         Ok(())
     }

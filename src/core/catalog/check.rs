@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 
 use super::once::{Standing, standing};
-use super::query;
+use super::{members, query};
 use crate::base::digest::EMPTY_SHA256;
 use crate::base::id::NodeId;
-use crate::base::limit::{FILE_BYTES, NODES};
+use crate::base::limit::FILE_BYTES;
 use crate::base::path::FilePath;
 use crate::base::table::{TableError, Tables};
 use crate::wire::command::{Code, Expect, Operation, PlacedPart, Put, Reply};
 use crate::wire::record::{Administrative, Copy, NodeRecord};
 
 /// Longest name, address, class, strategy or cause in a command, in bytes.
-const TEXT_BYTES: usize = 512;
+pub(super) const TEXT_BYTES: usize = 512;
 /// Most data directories of a node.
 const DIRS: usize = 256;
 
@@ -153,15 +153,11 @@ pub(super) fn refusal(
             name,
             address,
             ..
-        } => refuse_add(tables, *node, name, address)?,
-        Operation::Remove { node, force } => refuse_remove(tables, *node, *force)?,
-        Operation::DropCopies { node, after } => match query::sweep(tables, *node)? {
-            Some(sweep) if sweep.after == *after => None,
-            _ => no(
-                Code::Conflict,
-                format!("no such page of copies of node {node} is to be dropped"),
-            ),
-        },
+        } => members::refuse_add(tables, *node, name, address)?,
+        Operation::Remove { node, force } => members::refuse_remove(tables, *node, *force)?,
+        Operation::DropCopies { node, after } => {
+            members::refuse_page(tables, *node, after.as_ref())?
+        }
     })
 }
 
@@ -194,11 +190,11 @@ pub(super) fn counted(tables: &dyn Tables, part: &PlacedPart) -> Result<Vec<Copy
 
 /// A refusal, in the form in which judgements are passed on.
 #[allow(clippy::unnecessary_wraps)]
-fn no(code: Code, message: String) -> Option<Reply> {
+pub(super) fn no(code: Code, message: String) -> Option<Reply> {
     Some(Reply::Rejected { code, message })
 }
 
-fn unknown(node: NodeId) -> Option<Reply> {
+pub(super) fn unknown(node: NodeId) -> Option<Reply> {
     no(Code::NotFound, format!("no node {node} in this cluster"))
 }
 
@@ -207,74 +203,6 @@ fn refuse_boot(record: &NodeRecord, void: bool, boot: u64) -> Option<Reply> {
     let message = || format!("node {id} is registered with start {registered}, this is {boot}");
     void.then(message)
         .and_then(|message| no(Code::Conflict, message))
-}
-
-fn refuse_add(
-    tables: &dyn Tables,
-    node: NodeId,
-    name: &str,
-    address: &str,
-) -> Result<Option<Reply>, TableError> {
-    let malformed = node.0 >= NODES
-        || address.is_empty()
-        || [name, address].iter().any(|text| text.len() > TEXT_BYTES);
-    Ok(if malformed {
-        no(Code::Invalid, format!("malformed addition of node {node}"))
-    } else if query::node(tables, node)?.is_some() {
-        no(Code::Conflict, format!("node {node} is a member already"))
-    } else if query::sweep(tables, node)?.is_some() {
-        // Or copies of before could count for what comes under this number now.
-        let message = format!("copies of the removed node {node} are still being forgotten");
-        no(Code::Unavailable, message)
-    } else {
-        None
-    })
-}
-
-/// The catalog cannot go on without a majority of those who vote, and their number is kept (rule R14).
-fn refuse_remove(
-    tables: &dyn Tables,
-    node: NodeId,
-    force: bool,
-) -> Result<Option<Reply>, TableError> {
-    if query::node(tables, node)?.is_none() {
-        return Ok(unknown(node));
-    }
-    let Some(head) = super::applied(tables)? else {
-        return Ok(None);
-    };
-    if !head.voters.contains(&node.raft()) {
-        return Ok(None);
-    }
-    let members = query::nodes(tables)?;
-    let others = || members.iter().filter(|member| member.id != node);
-    let votes = |member: &NodeRecord| head.voters.contains(&member.id.raft());
-    if others().any(|member| !votes(member) && is_spare(member)) {
-        return Ok(None);
-    }
-    let (left, needed) = (head.voters.len() - 1, (head.voters.len() - 1) / 2 + 1);
-    let living = others()
-        .filter(|member| votes(member) && member.alive)
-        .count();
-    Ok(if living < needed {
-        let message =
-            format!("without node {node} {living} of {left} voters are alive, {needed} are needed");
-        no(Code::Conflict, message)
-    } else if force {
-        None
-    } else {
-        let message = format!("node {node} votes, and no living node can take over its vote");
-        no(Code::Conflict, message)
-    })
-}
-
-/// Whether a node may take over a vote.
-pub fn is_spare(record: &NodeRecord) -> bool {
-    let stays = matches!(
-        record.administrative,
-        Administrative::Alive | Administrative::Readonly
-    );
-    record.manages && record.alive && stays
 }
 
 fn refuse_put(tables: &dyn Tables, put: &Put) -> Result<Option<Reply>, TableError> {

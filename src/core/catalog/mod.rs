@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod check;
 mod ledger;
+pub mod members;
 #[cfg(test)]
 mod model;
 mod once;
