@@ -172,3 +172,99 @@ pub fn obstacle(
     }
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::digest::sha256;
+    use crate::base::id::{Boot, DirId};
+    use crate::base::table::{Batch, MemoryTables, Table};
+    use crate::wire::record::{Copy, to_row};
+
+    fn member(id: u16, administrative: Administrative, alive: bool) -> NodeRecord {
+        NodeRecord {
+            id: NodeId(id),
+            name: String::new(),
+            address: String::new(),
+            manages: true,
+            stores: true,
+            administrative,
+            alive,
+            dirs: vec![DirId(id.into())],
+            boot: Boot(1),
+            knows: 1,
+        }
+    }
+
+    /// The holdings of node 0 where one object lies on the nodes `on`, three copies wanted.
+    fn of_zero(members: &[NodeRecord], on: &[u16]) -> Holdings {
+        let copy = |id: &u16| Copy {
+            node: NodeId(*id),
+            dir: DirId((*id).into()),
+        };
+        let object = ObjectRecord {
+            size: 10,
+            copies: on.iter().map(copy).collect(),
+            references: 1,
+            want: 3,
+        };
+        let mut batch = Batch::default();
+        for member in members {
+            batch.put(Table::Nodes, &member.id.key(), to_row(member));
+        }
+        batch.put(Table::Objects, &sha256(b"x").0, to_row(&object));
+        let mut tables = MemoryTables::default();
+        tables.write(&batch);
+        let mut survey = Survey::new(&tables).unwrap();
+        while survey.page(&tables).unwrap() == Progress::More {}
+        survey.holdings().remove(&NodeId(0)).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_node_is_needed_until_its_objects_have_as_many_copies_elsewhere_as_can_be() {
+        use Administrative::{Alive, Dead, Drain, Readonly};
+        let others = |states: &[Administrative]| {
+            let mut members = vec![member(0, Drain, true)];
+            members.extend(
+                (1..)
+                    .zip(states)
+                    .map(|(id, state)| member(id, *state, true)),
+            );
+            members
+        };
+        let full = others(&[Alive, Alive, Alive]);
+        assert_eq!(of_zero(&full, &[0, 1, 2]).needed, 1, "node 3 can take one");
+        assert_eq!(of_zero(&full, &[0, 1, 2, 3]).needed, 0);
+        assert_eq!(of_zero(&full, &[1, 2, 3]), Holdings::default());
+        // Three members: two others are all there can be.
+        assert_eq!(of_zero(&others(&[Alive, Alive]), &[0, 1, 2]).needed, 0);
+        // The last of all cannot be done without.
+        let alone = of_zero(&others(&[]), &[0]);
+        assert_eq!((alone.needed, alone.only_here), (1, 1));
+        // Who leaves as well does not count; who only reads on counts with what it has.
+        assert_eq!(of_zero(&others(&[Drain, Alive]), &[0, 1]).only_here, 1);
+        assert_eq!(of_zero(&others(&[Readonly, Readonly]), &[0, 1]).needed, 0);
+        assert_eq!(of_zero(&others(&[Dead, Alive]), &[0, 2]).needed, 0);
+        // A copy on a node that does not answer is no reason to stop another.
+        let mut silent = others(&[Alive, Alive]);
+        silent[2].alive = false;
+        assert_eq!(of_zero(&silent, &[0, 1, 2]).needed, 1);
+        // Nor is one in a directory that is not in service.
+        silent[2].alive = true;
+        silent[2].dirs.clear();
+        assert_eq!(of_zero(&silent, &[0, 1, 2]).needed, 1);
+    }
+
+    #[test]
+    fn a_voter_without_which_there_is_no_majority_is_not_safe_to_stop() {
+        let members: Vec<NodeRecord> = (0..3)
+            .map(|id| member(id, Administrative::Alive, id != 2))
+            .collect();
+        let voters = [0, 1, 2].map(NodeId);
+        let none = Holdings::default();
+        let why = obstacle(NodeId(0), &members, &voters, &none).unwrap();
+        assert!(why.contains("1 of 3 voters"), "{why}");
+        assert_eq!(obstacle(NodeId(2), &members, &voters, &none), None);
+        assert_eq!(obstacle(NodeId(0), &members, &voters[1..2], &none), None);
+    }
+}

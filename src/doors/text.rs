@@ -16,6 +16,7 @@ use crate::config::TextAdmin;
 use crate::engine::verbs::{
     Content, Failure, Kept, Member, Put, ReadFailure, Stat, Status, Strategy,
 };
+use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::parsed::{Parsed, number};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
@@ -587,6 +588,54 @@ fn screen(status: &Status) -> String {
                 bytes(member.free_bytes),
                 bytes(member.total_bytes),
             ),
+        );
+        if let Some(health) = &member.health {
+            row("health", &health_words(member.id, health));
+        }
+        if let Some(drained) = &member.drained {
+            let then = if drained.safe_to_stop {
+                "safe to stop".to_owned()
+            } else {
+                format!("{} ({} bytes left)", drained.why, drained.needed_bytes)
+            };
+            row("drain", &format_args!("{} {then}", member.id));
+        }
+    }
+    text
+}
+
+/// How a node's life is seen, in the words of the status.
+fn health_words(node: NodeId, health: &NodeHealth) -> String {
+    let seconds = |millis: Option<u64>| {
+        let tenths = millis.map(|millis| (millis / 1_000, millis % 1_000 / 100));
+        tenths.map_or_else(
+            || "-".to_owned(),
+            |(whole, tenth)| format!("{whole}.{tenth}"),
+        )
+    };
+    let seen = match (health.up, health.suspected) {
+        (true, false) => "up",
+        (true, true) => "suspect",
+        (false, _) => "silent",
+    };
+    let mut text = format!(
+        "{node} {seen} heard_s={} since_s={} flaps={}",
+        seconds(health.heard_ms),
+        seconds(health.since_ms),
+        health.flaps,
+    );
+    if let Some(figures) = &health.figures {
+        let _ = write!(
+            text,
+            " io={:.2} cpu={:.2} memory={:.2} connections={} jobs={} applied={} term={} version={}",
+            figures.io_busy,
+            figures.cpu_used,
+            figures.memory_used,
+            figures.connections,
+            figures.jobs,
+            figures.applied,
+            figures.term,
+            figures.version,
         );
     }
     text

@@ -111,11 +111,22 @@ pub(super) fn refusal(failure: Failure) -> Answer {
 }
 
 fn commit(engine: &Engine, operation: Operation) -> Result<Answer, Failure> {
+    let what = words(&operation);
     let committed = engine.commit(operation)?;
-    log::info!(target: "momo::administered", "index {}: by an operator", committed.index);
+    log::info!(target: "momo::administered", "index {}: by an operator: {what}", committed.index);
     Ok(Answer::Done {
         index: committed.index,
     })
+}
+
+/// What is asked for, for the log.
+fn words(operation: &Operation) -> String {
+    match operation {
+        Operation::Administer { node, state } => format!("node {node} is {state:?}").to_lowercase(),
+        Operation::Add { node, address, .. } => format!("node {node} is added at {address}"),
+        Operation::Remove { node, force } => format!("node {node} is removed, force={force}"),
+        _ => "a command".to_owned(),
+    }
 }
 
 /// Takes a node out, unless it is still needed: then says for what.

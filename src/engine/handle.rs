@@ -9,11 +9,14 @@ use crate::base::limit::MODE_AHEAD;
 use crate::base::path::FilePath;
 use crate::base::table::TableError;
 use crate::core::catalog::query;
+use crate::core::holdings::obstacle;
 use crate::core::mode;
 use crate::core::node::Report;
 use crate::engine::shared::{Engine, tables_failed};
-use crate::engine::verbs::{Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs};
-use crate::engine::{clock, content, put};
+use crate::engine::verbs::{
+    Content, Drained, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs,
+};
+use crate::engine::{census, clock, content, put};
 use crate::store::objects::Durability;
 use crate::wire::command::{Code, Expect, Operation};
 use crate::wire::record::{Administrative, Mode, ModeRecord, NodeRecord};
@@ -91,7 +94,51 @@ impl Handle {
             administrative: administrative.to_owned(),
             free_bytes: figures.map(|figures| figures.0),
             total_bytes: figures.map(|figures| figures.1),
+            health: None,
+            drained: None,
         }
+    }
+
+    /// The members, with what the leader remembers of them, and how far they are drained.
+    fn members_in_full(&self) -> Vec<Member> {
+        let engine = &self.0;
+        let mut members = self.members();
+        let healths = census::overview(engine).map_or_else(Vec::new, |overview| overview.nodes);
+        for health in healths {
+            let Some(member) = members.iter_mut().find(|member| member.id == health.node) else {
+                continue;
+            };
+            if let (None, Some(figures)) = (member.free_bytes, &health.figures) {
+                member.free_bytes = Some(figures.free_bytes);
+                member.total_bytes = Some(figures.total_bytes);
+            }
+            member.health = Some(health);
+        }
+        if let Err(failure) = self.drained(&mut members) {
+            log::debug!(target: "momo::census", "{failure}");
+        }
+        members
+    }
+
+    fn drained(&self, members: &mut [Member]) -> Result<(), Failure> {
+        let engine = &self.0;
+        let records = query::nodes(&engine.tables).map_err(tables_failed)?;
+        let leaves = |record: &&NodeRecord| record.administrative == Administrative::Drain;
+        for record in records.iter().filter(leaves) {
+            let counted = census::count(engine, 0)?;
+            let held = counted.holdings.get(&record.id).cloned();
+            let held = held.unwrap_or_default();
+            let why = obstacle(record.id, &records, &engine.report().voters, &held);
+            if let Some(member) = members.iter_mut().find(|member| member.id == record.id) {
+                member.drained = Some(Drained {
+                    needed: held.needed,
+                    needed_bytes: held.needed_bytes,
+                    safe_to_stop: why.is_none(),
+                    why: why.unwrap_or_default(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -248,7 +295,7 @@ impl Verbs for Handle {
             term: report.term,
             applied: report.applied,
             voters: (voters_up, report.voters.len()),
-            members: self.members(),
+            members: self.members_in_full(),
             mode: self.mode(),
             under_replicated: query::debts(&engine.tables).unwrap_or_default(),
             connections: engine.connections.load(Ordering::Relaxed),

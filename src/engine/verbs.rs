@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{NodeId, Version};
 use crate::base::path::FilePath;
+use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
 
@@ -201,7 +202,7 @@ pub struct Listing {
 }
 
 /// A member as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Member {
     /// Its number.
     pub id: NodeId,
@@ -221,6 +222,25 @@ pub struct Member {
     pub free_bytes: Option<u64>,
     /// Total bytes of its data directories, when known.
     pub total_bytes: Option<u64>,
+    /// How its life is seen, with its last figures: of the leader's memory, where that could be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<NodeHealth>,
+    /// Of a node that is being drained: whether it may be stopped for good, or why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Drained>,
+}
+
+/// How far a node is drained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Drained {
+    /// Objects that it is still needed for.
+    pub needed: u64,
+    /// Their bytes.
+    pub needed_bytes: u64,
+    /// Nothing is left that would be missed.
+    pub safe_to_stop: bool,
+    /// Why it is not, for people; empty when it is.
+    pub why: String,
 }
 
 /// One screen.

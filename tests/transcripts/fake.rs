@@ -256,6 +256,8 @@ impl Verbs for FakeVerbs {
             administrative: "alive".into(),
             free_bytes: (id == 0).then_some(1 << 30),
             total_bytes: (id == 0).then_some(1 << 32),
+            health: None,
+            drained: None,
         };
         (0..3).map(member).collect()
     }
