@@ -171,7 +171,7 @@ fn a_scrub_finds_every_kind_of_damage_says_it_by_its_code_and_has_it_made_good()
             && !aside(&cluster.daemons[1], &body(2)).exists()
     });
     let logged = cluster.daemons[1].logged();
-    for code in ["BSUM", "BLEN", "MISS", "BCNT", "REPL"] {
+    for code in ["BSUM", "BLEN", "MISS", "BCNT", "REPL", "linked again"] {
         assert!(logged.contains(code), "{code}\n{}", cluster.tails());
     }
     let again = scrub_now(&cluster);
