@@ -117,13 +117,13 @@ impl Survey {
     }
 }
 
-/// Whether a member keeps objects, and is not on its way out.
+/// Whether a member keeps objects that are relied on, and is not on its way out.
 fn stays(member: &NodeRecord) -> bool {
     let leaves = matches!(
         member.administrative,
         Administrative::Drain | Administrative::Dead
     );
-    member.stores && !leaves
+    member.stores && !leaves && !member.lost
 }
 
 /// Whether copies can be made on it, once it answers.

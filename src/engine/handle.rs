@@ -11,10 +11,10 @@ use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::core::holdings::obstacle;
 use crate::core::mode;
-use crate::core::node::Report;
+use crate::core::node::{Report, Role};
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::{
-    Content, Drained, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs,
+    Content, Drained, Failure, Kept, Listing, Member, Put, Repair, Stat, Status, Verbs,
 };
 use crate::engine::{census, clock, content, put};
 use crate::store::objects::Durability;
@@ -178,6 +178,7 @@ impl Verbs for Handle {
 
     fn put(&self, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
         self.born()?;
+        let _goes_first = self.0.pace.upload();
         put::put(&self.0, request, body)
     }
 
@@ -298,6 +299,13 @@ impl Verbs for Handle {
             members: self.members_in_full(),
             mode: self.mode(),
             under_replicated: query::debts(&engine.tables).unwrap_or_default(),
+            repair: Repair {
+                bytes_left: query::debt_bytes(&engine.tables).unwrap_or_default(),
+                recounting: query::is_recounting(&engine.tables).unwrap_or_default(),
+                here: engine.jobs.load(Ordering::Relaxed),
+                leading: (report.role == Role::Leader).then_some(report.repair),
+            },
+            scrub: Some(engine.scrub.status()),
             connections: engine.connections.load(Ordering::Relaxed),
             durability: match engine.settings.durability {
                 Durability::Full => "full",
@@ -314,7 +322,7 @@ impl Verbs for Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::node::Role;
+    use crate::engine::verbs::Progress;
 
     #[test]
     fn a_node_whose_leader_does_not_answer_is_not_ready() {
@@ -333,6 +341,7 @@ mod tests {
             snapshot: 0,
             proposals: 0,
             reads: 0,
+            repair: Progress::default(),
         };
         let others = |node: NodeId| node != NodeId(0);
         assert_eq!(state(&report, |_| true), ("ready", String::new()));

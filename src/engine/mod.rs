@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod legs;
 pub mod links;
 pub mod load;
+pub mod pace;
 pub mod permits;
 pub mod pins;
 pub mod put;
