@@ -30,6 +30,8 @@ pub struct Config {
     pub write: Write,
     /// `[repair]`: when missing copies are made.
     pub repair: Repair,
+    /// `[scrub]`: how often what is kept is read again.
+    pub scrub: Scrub,
     /// `[gc]`: when unreferenced objects are removed.
     pub gc: Gc,
     /// `[raft]`: the clock of the consensus.
@@ -131,6 +133,15 @@ pub struct Repair {
     /// Copies a node gives out at the same time.
     pub outgoing: u64,
     /// Bytes a second that a node takes in at most; 0 for any number.
+    pub bandwidth: u64,
+}
+
+/// `[scrub]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// Time in which every copy is read again; zero for not at all.
+    pub period: Duration,
+    /// Most bytes a second read for it.
     pub bandwidth: u64,
 }
 

@@ -305,6 +305,7 @@ impl Verbs for Handle {
                 here: engine.jobs.load(Ordering::Relaxed),
                 leading: (report.role == Role::Leader).then_some(report.repair),
             },
+            scrub: Some(engine.scrub.status()),
             connections: engine.connections.load(Ordering::Relaxed),
             durability: match engine.settings.durability {
                 Durability::Full => "full",
