@@ -8,8 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::Failure;
 use super::{
-    argv, catalog, check, client, completions, get, ls, mode, node, print, put, rm, secret, server,
-    stat, status,
+    argv, catalog, check, client, completions, get, ls, mode, node, print, put, rm, scrub, secret,
+    server, stat, status,
 };
 
 const EXAMPLES: &str = "\
@@ -59,6 +59,8 @@ enum Command {
     Node(node::Flags),
     /// A readable copy of the catalog: write it out, take it in
     Catalog(catalog::Flags),
+    /// Have every copy read again, or show how far that is and what was found
+    Scrub(scrub::Flags),
     /// The secret that the daemons of a cluster share
     Secret(secret::Flags),
     /// Completions for a shell
@@ -93,6 +95,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(flags) => status::run(&flags),
         Command::Node(flags) => node::run(&flags),
         Command::Catalog(flags) => catalog::run(&flags),
+        Command::Scrub(flags) => scrub::run(&flags),
         Command::Secret(flags) => secret::run(&flags),
         Command::Completions(flags) => completions::run(&flags, Line::command()),
     })

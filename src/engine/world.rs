@@ -38,8 +38,10 @@ pub mod fact {
     pub const LOST: &str = "lost";
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
+    /// Where the scrub is.
+    pub const SCRUB: &str = "scrub";
     /// All of them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         BIRTH,
         ADMITTED,
         OUT,
@@ -49,6 +51,7 @@ pub mod fact {
         INSTALLING,
         LOST,
         FORGETTING,
+        SCRUB,
     ];
 }
 
