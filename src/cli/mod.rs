@@ -6,12 +6,14 @@
 mod argv;
 mod check;
 mod client;
+mod cluster;
 mod command;
 mod completions;
 mod dial;
 mod exit;
 mod flow;
 mod get;
+mod lfd;
 mod locate;
 mod logging;
 mod ls;
