@@ -14,7 +14,7 @@ BIN   ?= $(TARGET_DIR)/release/momo
 MUSL  := x86_64-unknown-linux-musl
 SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs' 2>/dev/null)
 ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
-	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz) $(if $(wildcard tests/soak.sh),,soak)
+	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz)
 SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
 
 .DEFAULT_GOAL := help
@@ -73,14 +73,14 @@ sim: ## the simulator over many seeds (SEEDS=n)
 endif
 
 ifneq ($(wildcard tests/fuzz.rs tests/fuzz/main.rs),)
-fuzz: ## the laws of the wire formats over many inputs (CASES=n)
-	FUZZ_CASES=$(or $(CASES),100000) $(CARGO) test --locked --release --test fuzz
+fuzz: ## the laws of every format over many inputs, new ones kept in tests/fuzz/corpus (SECONDS=n, CASES=n, SEED=n)
+	FUZZ_CASES=$(or $(CASES),20000) $(CARGO) test --locked --test fuzz -- --skip corpus
+	FUZZ_SAVE=1 FUZZ_SEED=$(or $(SEED),$$(date +%s)) FUZZ_SECONDS=$(or $(SECONDS),300) \
+		$(CARGO) test --locked --test fuzz corpus -- --nocapture
 endif
 
-ifneq ($(wildcard tests/soak.sh),)
-soak: $(BIN) ## hours of work under faults
-	sh tests/soak.sh
-endif
+soak: ## load and faults together, nothing lost, memory flat (MINUTES=n)
+	SOAK_MINUTES=$(or $(MINUTES),10) $(CARGO) test --locked --release --test cluster soak -- --ignored --nocapture
 
 demo: $(BIN) ## three daemons, an upload in each mode, a daemon killed, everything read back
 	MOMO=$(BIN) sh tests/demo.sh

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::base::id::{NodeId, Version};
-use crate::base::limit::BLOCK_BYTES;
+use crate::base::limit::{BLOCK_BYTES, BULK_WAIT};
 use crate::base::path::FilePath;
 use crate::core::catalog::query;
 use crate::engine::bulk::Lent;
+use crate::engine::permits::{BUSY, Permit, Purpose};
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::{Content, Failure, ReadFailure};
 use crate::store::objects::ObjectReader;
@@ -39,7 +40,7 @@ pub fn open(
         (None, None) => None,
     };
     let Some(record) = record else {
-        return Err(Failure::refused(Code::NotFound, "file not found"));
+        return Err(absent(stale));
     };
     let file = File {
         engine: Arc::clone(engine),
@@ -54,6 +55,16 @@ pub fn open(
         }
     }
     Ok(Box::new(file))
+}
+
+/// That a name is not in the catalog. What no leader confirms is not said as a fact (rule R1): the name may be there since.
+pub fn absent(stale: bool) -> Failure {
+    if stale {
+        let why = "not known here, and no leader confirms that it is absent, try again later";
+        Failure::refused(Code::Unavailable, why)
+    } else {
+        Failure::refused(Code::NotFound, "file not found")
+    }
 }
 
 struct File {
@@ -148,7 +159,11 @@ impl File {
                 }
             }
         } else {
-            Source::There(self.ask(node, part, first, after - first)?)
+            let permits = &self.engine.permits;
+            let permit = permits
+                .take(Purpose::Read, [node], BULK_WAIT)
+                .ok_or_else(|| ReadFailure::Source(BUSY.to_owned()))?;
+            Source::There(self.ask(node, part, first, after - first)?, permit)
         };
         let mut block = Vec::new();
         for index in first..after {
@@ -172,7 +187,7 @@ impl File {
             to.write_all(wanted).map_err(ReadFailure::Receiver)?;
             *offset += wanted.len() as u64;
         }
-        if let Source::There(lent) = source {
+        if let Source::There(lent, _permit) = source {
             lent.keep();
         }
         Ok(())
@@ -214,7 +229,7 @@ impl File {
 
 enum Source {
     Here(ObjectReader),
-    There(Lent),
+    There(Lent, Permit),
 }
 
 impl Source {
@@ -225,7 +240,7 @@ impl Source {
                 .read_block(index, block)
                 .map(|_| ())
                 .map_err(|error| error.to_string()),
-            Self::There(lent) => match lent.stream.receive(block) {
+            Self::There(lent, _) => match lent.stream.receive(block) {
                 Ok(received) if received.kind == Kind::Block => Ok(()),
                 Ok(_) => Err(serde_json::from_slice(block).map_or_else(
                     |_| "an answer where bytes were expected".to_owned(),

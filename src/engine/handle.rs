@@ -143,7 +143,7 @@ impl Verbs for Handle {
         let stale = !self.0.fresh();
         let catalog = self.0.catalog()?;
         let Some(record) = query::file(&catalog, path).map_err(tables_failed)? else {
-            return Err(Failure::refused(Code::NotFound, "file not found"));
+            return Err(content::absent(stale));
         };
         let mut holders = Vec::with_capacity(record.parts.len());
         for part in &record.parts {

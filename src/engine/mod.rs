@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod legs;
 pub mod links;
 pub mod load;
+pub mod permits;
 pub mod pins;
 pub mod put;
 pub mod queue;

@@ -18,6 +18,7 @@ use crate::engine::clock;
 use crate::engine::collector::Candidates;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
+use crate::engine::permits::Permits;
 use crate::engine::pins::Pins;
 use crate::engine::queue::{Sender, bounded};
 use crate::engine::settings::Settings;
@@ -35,6 +36,8 @@ const DRIVER_GRACE: Duration = Duration::from_secs(2);
 
 /// Time between two log lines that say reads are stale.
 const SAY_STALE: Duration = Duration::from_secs(10);
+/// See [`Engine::is_meeting`].
+const MEET: Duration = Duration::from_secs(2);
 
 /// A driver that has taken no event for so long hangs: it takes one at least every half second.
 const DRIVER_HANGS: Duration = Duration::from_secs(10);
@@ -61,6 +64,8 @@ pub struct Engine {
     pub peers: Arc<Peers>,
     /// Control links.
     pub links: Links,
+    /// How many connections for bytes may be opened (rule R20).
+    pub permits: Arc<Permits>,
     /// Objects held for uploads (rule R5).
     pub pins: Pins,
     /// Primary-splay uploads and their legs (rule R22).
@@ -131,6 +136,7 @@ impl Engine {
             tables: parts.tables,
             dirs: parts.dirs,
             state: parts.state,
+            permits: Arc::new(Permits::new(1 + parts.peers.nodes().count())),
             peers: parts.peers,
             links: parts.links,
             pins: Pins::default(),
@@ -259,15 +265,28 @@ impl Engine {
 
     /// Why nothing can be committed for now: nobody leads, and fewer voters than a majority can be reached. Said at once rather than after a deadline.
     pub fn shortage(&self) -> Option<Failure> {
-        let report = self.report();
-        let voters = report.voters.len();
-        let up = report
-            .voters
-            .iter()
-            .filter(|voter| self.is_up(**voter))
-            .count();
-        let short = report.leader.is_none() && voters > 0 && up * 2 <= voters;
-        short.then(|| Failure::refused(Code::Unavailable, report.waiting.unwrap_or_default()))
+        loop {
+            let report = self.report();
+            let voters = report.voters.len();
+            let up = report
+                .voters
+                .iter()
+                .filter(|voter| self.is_up(**voter))
+                .count();
+            if report.leader.is_some() || voters == 0 || up * 2 > voters {
+                return None;
+            }
+            if !self.is_meeting() {
+                let why = report.waiting.unwrap_or_default();
+                return Some(Failure::refused(Code::Unavailable, why));
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether this node has just started: it may not have met the others yet, and refuses nothing because they are not there.
+    pub fn is_meeting(&self) -> bool {
+        self.started.elapsed() < MEET && !self.is_stopping()
     }
 
     /// Has `operation` committed: its index and version, a refusal, or unknown.
@@ -314,7 +333,7 @@ impl Engine {
     }
 
     /// Rule R1: waits until everything acknowledged before is applied here. True when fresh, false when no leader
-    /// confirmed it in time. While a leader is known it is asked again: only without one is what lies here served.
+    /// confirmed it in time. While a leader is known it is asked again: only without one, and not at once after the start, is what lies here served.
     pub fn fresh(&self) -> bool {
         let patience = self.settings.read_fresh;
         let until = Instant::now() + self.settings.commit_deadline.max(patience);
@@ -323,7 +342,7 @@ impl Engine {
             match self.ask(patience, |ticket| Event::Read { ticket, deadline }) {
                 Some(Answered::Fresh) => return true,
                 Some(_) if Instant::now() < until && !self.is_stopping() => {
-                    if self.report.read().leader.is_none() {
+                    if self.report.read().leader.is_none() && !self.is_meeting() {
                         break;
                     }
                 }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod momo;
+pub mod mount;
+pub mod net;
 pub mod text;
 
 use std::fmt::Write as _;
@@ -18,6 +20,7 @@ use md5::{Digest, Md5};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use net::Net;
 use text::Text;
 
 /// The binary under test.
@@ -44,6 +47,8 @@ pub struct Shape {
     pub debug: bool,
     /// Whether the timers are made fast for tests; a measurement keeps the defaults.
     pub fast: bool,
+    /// Whether the links between daemons go through [`Cluster::net`], where a test can cut them.
+    pub proxied: bool,
 }
 
 impl Default for Shape {
@@ -56,6 +61,7 @@ impl Default for Shape {
             parent: None,
             debug: true,
             fast: true,
+            proxied: false,
         }
     }
 }
@@ -235,6 +241,7 @@ pub struct Cluster {
     pub daemons: Vec<Daemon>,
     /// The configuration they share.
     pub conf: PathBuf,
+    net: Option<Net>,
     folder: TempDir,
 }
 
@@ -268,6 +275,11 @@ impl Cluster {
         .expect("temporary folder");
         let conf = folder.path().join("momo.conf");
         let addresses = free_addresses(shape.daemons * 2);
+        let proxies = if shape.proxied {
+            proxies(shape.daemons)
+        } else {
+            Vec::new()
+        };
         let mut daemons = Vec::new();
         let mut text = format!(
             "[global]\ndebug={}\nreplication_order={}\npolymorphic_system=false\n\n\
@@ -303,12 +315,23 @@ impl Cluster {
                 child: None,
             });
         }
-        fs::write(&conf, text).expect("configuration");
+        fs::write(&conf, &text).expect("configuration");
+        for daemon in daemons.iter_mut().filter(|_| shape.proxied) {
+            daemon.conf = folder.path().join(format!("daemon-{}.conf", daemon.id));
+            fs::write(&daemon.conf, behind_proxies(&text, &proxies, daemon.id))
+                .expect("configuration");
+        }
         Self {
             daemons,
             conf,
+            net: shape.proxied.then(|| Net::start(&proxies)),
             folder,
         }
+    }
+
+    /// The links between the daemons, where the shape asked for them.
+    pub fn net(&self) -> &Net {
+        self.net.as_ref().expect("a proxied cluster")
     }
 
     /// The cluster's own folder.
@@ -500,6 +523,33 @@ impl Drop for Cluster {
             daemon.kill();
         }
     }
+}
+
+/// For each daemon a proxy that listens, and the address of the peer door behind it.
+fn proxies(daemons: usize) -> Vec<(TcpListener, SocketAddr)> {
+    (0..daemons)
+        .map(|_| {
+            let addresses = free_addresses(2);
+            let listener = TcpListener::bind(addresses[0]).expect("a proxy");
+            (listener, addresses[1])
+        })
+        .collect()
+}
+
+/// The configuration as one daemon sees it: its own peer door where it really is, the others' where their proxies listen.
+fn behind_proxies(text: &str, proxies: &[(TcpListener, SocketAddr)], own: usize) -> String {
+    proxies
+        .iter()
+        .enumerate()
+        .fold(text.to_owned(), |text, (id, (listener, door))| {
+            let peer = if id == own {
+                *door
+            } else {
+                listener.local_addr().expect("a proxy")
+            };
+            let section = format!("[daemon.{id}]\n");
+            text.replace(&section, &format!("{section}peer={peer}\n"))
+        })
 }
 
 /// Timers that let a test see in a second what takes a minute in earnest.
