@@ -168,22 +168,24 @@ impl Production {
         mark(b"".as_slice()).map_err(disk)
     }
 
+    /// The memory first, the marks then: a node that has marked its directories and remembers nothing would later be born
+    /// into a cluster of its own, and find that they belong to another. The start writes marks that are lacking.
     fn remember(&self, memory: Memory) -> Result<(), Fatal> {
         let engine = &self.engine;
-        let (name, value) = match memory {
-            Memory::Born(birth) => {
-                engine.dirs.set_cluster(birth.cluster).map_err(disk)?;
-                engine.peers.set_cluster(birth.cluster);
-                (fact::BIRTH, to_row(&birth))
-            }
-            Memory::Admitted(cluster) => {
-                engine.dirs.set_cluster(cluster).map_err(disk)?;
-                engine.peers.set_cluster(cluster);
-                (fact::ADMITTED, to_row(&cluster))
-            }
-            Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(&indexes)),
+        let (name, value, cluster) = match &memory {
+            Memory::Born(birth) => (fact::BIRTH, to_row(birth), Some(birth.cluster)),
+            Memory::Admitted(cluster) => (fact::ADMITTED, to_row(cluster), Some(*cluster)),
+            Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(indexes), None),
         };
-        engine.state.write_fact(name, &value).map_err(disk)
+        if let Some(cluster) = cluster {
+            engine.dirs.may_be_of(cluster).map_err(disk)?;
+        }
+        engine.state.write_fact(name, &value).map_err(disk)?;
+        if let Some(cluster) = cluster {
+            engine.dirs.set_cluster(cluster).map_err(disk)?;
+            engine.peers.set_cluster(cluster);
+        }
+        Ok(())
     }
 
     fn touch(&self, work: TreeWork) {
