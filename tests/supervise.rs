@@ -203,6 +203,22 @@ fn a_daemon_that_hangs_is_killed_and_started_again_once() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_while_its_cluster_is_born_comes_up_all_the_same() {
+    for _ in 0..5 {
+        let mut cluster = Cluster::prepare(&shape(1));
+        cluster.daemons[0].start();
+        let mark = cluster.daemons[0].data.join(".momo/format");
+        // The cluster's id in the mark of the directory: it is being born just now.
+        eventually("it is marked", || {
+            fs::read_to_string(&mark).is_ok_and(|text| !text.contains("\"cluster\":null"))
+        });
+        cluster.daemons[0].kill();
+        cluster.daemons[0].start();
+        cluster.wait_ready();
+    }
+}
+
+#[test]
 fn a_supervisor_that_stood_still_blames_no_daemon() {
     let (cluster, supervisor, pid) = lfd();
     supervisor.signal(Signal::STOP);
