@@ -468,7 +468,7 @@ fn table(rows: &[Row<'_>]) -> String {
             since = age(now.saturating_sub(record.since_s));
             starts = record.starts.to_string();
         } else if !row.here {
-            care = "elsewhere".to_owned();
+            "elsewhere".clone_into(&mut care);
         }
         let address = row.daemon.text().to_string();
         let state = row.words();

@@ -42,7 +42,7 @@ pub(super) fn supervise(
     by: &'static str,
 ) -> Result<(), Failure> {
     secret::check(config)?;
-    logging::start(config);
+    logging::start(config, None);
     let charge = Charge {
         config,
         daemons,

@@ -41,7 +41,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let config = flags.conf.load()?;
     let id = known(&config, flags.id)?;
     secret::check(&config)?;
-    logging::start(&config);
+    logging::start(&config, flags.supervisor.map(|_| id));
     crate::server::run(&config, id).map_err(|error| Failure::Failed(error.to_string()))
 }
 

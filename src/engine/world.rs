@@ -130,7 +130,7 @@ impl World for Production {
                 self.touch(TreeWork::Rebuild);
             }
             Effect::Forget => self.forget()?,
-            Effect::Remember(memory) => self.remember(memory)?,
+            Effect::Remember(memory) => self.remember(&memory)?,
             Effect::Touched { path } if engine.visible.is_expected(&path) => {}
             Effect::Touched { path } => self.touch(TreeWork::Touched(path)),
             Effect::Unreferenced { sha256 } => engine.candidates.add(sha256),
@@ -170,9 +170,9 @@ impl Production {
 
     /// The memory first, the marks then: a node that has marked its directories and remembers nothing would later be born
     /// into a cluster of its own, and find that they belong to another. The start writes marks that are lacking.
-    fn remember(&self, memory: Memory) -> Result<(), Fatal> {
+    fn remember(&self, memory: &Memory) -> Result<(), Fatal> {
         let engine = &self.engine;
-        let (name, value, cluster) = match &memory {
+        let (name, value, cluster) = match memory {
             Memory::Born(birth) => (fact::BIRTH, to_row(birth), Some(birth.cluster)),
             Memory::Admitted(cluster) => (fact::ADMITTED, to_row(cluster), Some(*cluster)),
             Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(indexes), None),

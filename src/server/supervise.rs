@@ -90,6 +90,7 @@ impl From<io::Error> for SuperviseError {
 }
 
 /// What the thread that decides is told.
+#[derive(Clone, Copy, Debug)]
 enum Told {
     /// A process of a ward said something.
     Said {
