@@ -1,6 +1,6 @@
 //! The log of a daemon: lines for people, or one JSON object a line; each leaves in one write.
 //!
-//! Convention: the last part of a record's target is its event, `log::info!(target: "momo::upload_kept", "...")`. A target
+//! Convention: the last part of a record's target is its event, `log::info!(target: "momo::listen", "...")`. A target
 //! that is a module path gives the module's name.
 
 use std::io::{self, Write};
