@@ -12,6 +12,7 @@ use super::connection::{Body, Headed, Wait, Wire, hang_up, is_timeout};
 use crate::base::id::{NodeId, Version};
 use crate::base::limit::LINE_BYTES;
 use crate::base::path::FilePath;
+use crate::base::time::Wall;
 use crate::config::TextAdmin;
 use crate::engine::verbs::{
     Content, Failure, Kept, Member, Progress, Put, ReadFailure, Repair, Stat, Status, Strategy,
@@ -20,9 +21,10 @@ use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::parsed::{Parsed, number};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
+use crate::wire::scrub::{Finding, ScrubStatus};
 use crate::wire::text::{
-    self, BadLine, ContentHead, FILE_NOT_FOUND, LIST_HEAD, ListRow, OUTCOME_UNKNOWN, PutHead,
-    Request, Stated, StatedPart, Stored, print_error, print_mode,
+    self, BadLine, ContentHead, FILE_NOT_FOUND, LIST_HEAD, LIST_HEAD_STALE, ListRow,
+    OUTCOME_UNKNOWN, PutHead, Request, Stated, StatedPart, Stored, print_error, print_mode,
 };
 
 /// Of a refused body below this size the rest is read and thrown away, so that the connection can go on; a larger one ends it.
@@ -290,16 +292,26 @@ impl Conversation<'_> {
             found.map_or(0, |(port, _)| *port)
         };
         let mut page = verbs.list("", "", LIST_PAGE);
-        let mut out = Vec::from(LIST_HEAD);
+        let mut out = Vec::new();
+        let mut headed = false;
         loop {
             let listing = match page {
                 Ok(listing) => listing,
-                Err(failure) if out.is_empty() => return Err(self.broken(&failure)),
+                Err(failure) if headed => return Err(self.broken(&failure)),
                 Err(failure) => {
                     self.error(&failure)?;
                     return Ok(Next::Close);
                 }
             };
+            if !headed {
+                headed = true;
+                let head = if listing.stale {
+                    LIST_HEAD_STALE
+                } else {
+                    LIST_HEAD
+                };
+                out.extend_from_slice(head.as_bytes());
+            }
             for file in &listing.files {
                 let row = ListRow {
                     name: file.path.as_str().to_owned(),
@@ -548,6 +560,30 @@ fn repair(repair: &Repair) -> String {
     text
 }
 
+/// How this node's scrub stands, in a line; of what it found what there is of it.
+fn scrubbed(scrub: &ScrubStatus) -> String {
+    let mut text = scrub.state.word().to_owned();
+    if let Some(pass) = &scrub.pass {
+        let _ = write!(
+            text,
+            " pass={} bytes={} of={}",
+            pass.number, pass.bytes, pass.bytes_total
+        );
+    }
+    let last = scrub.last.and_then(|last| last.ended);
+    let last = last.map_or_else(|| "never".to_owned(), Wall::rfc3339);
+    let _ = write!(text, " complete={last}");
+    for finding in Finding::ALL {
+        if scrub.found.of(finding) > 0 {
+            let _ = write!(text, " {}={}", finding.word(), scrub.found.of(finding));
+        }
+    }
+    if scrub.aside > 0 {
+        let _ = write!(text, " aside={}", scrub.aside);
+    }
+    text
+}
+
 /// The status as `key value` lines and a line a member.
 fn screen(status: &Status) -> String {
     let mut text = String::new();
@@ -586,6 +622,9 @@ fn screen(status: &Status) -> String {
     };
     if status.under_replicated > 0 || status.repair != quiet || leading != Progress::default() {
         row("repair", &repair(&status.repair));
+    }
+    if let Some(scrub) = &status.scrub {
+        row("scrub", &scrubbed(scrub));
     }
     row("connections", &status.connections);
     row("durability", &status.durability);

@@ -308,6 +308,7 @@ impl Verbs for Handle {
                     .filter(|overview| overview.leads)
                     .map(|overview| overview.repair),
             },
+            scrub: Some(engine.scrub.status()),
             connections: engine.connections.load(Ordering::Relaxed),
             durability: match engine.settings.durability {
                 Durability::Full => "full",

@@ -12,6 +12,7 @@ pub use crate::core::repair::Progress;
 use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
+use crate::wire::scrub::ScrubStatus;
 
 /// The verbs. [`crate::engine::Handle`] is the real thing; doors take `&dyn Verbs`, so that a test can stand in.
 pub trait Verbs: Send + Sync {
@@ -284,6 +285,9 @@ pub struct Status {
     pub under_replicated: u64,
     /// How repair goes on.
     pub repair: Repair,
+    /// This node's scrub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<ScrubStatus>,
     /// Open connections here.
     pub connections: u64,
     /// `full`, `data` or `none`.

@@ -6,6 +6,7 @@
 //! <data>/.momo/lock           locked while a process uses the directory
 //! <data>/.momo/objects/ab/    objects whose SHA-256 begins with ab; 00 to ff are made at format
 //! <data>/.momo/tmp/           what is not yet sealed
+//! <data>/.momo/aside/         damaged objects, kept until good copies of them are counted elsewhere
 //! <data>/.momo/state/         of the first directory, unless `state_dir` names another place:
 //!     format, lock, boot, log/, tables.redb, facts/
 //! ```
@@ -38,6 +39,8 @@ pub struct DataDir {
     pub device: u64,
     /// Made by this start: it was empty before.
     pub fresh: bool,
+    /// Its file system takes no writes: what it holds is served, and it takes nothing new (rule R18).
+    pub read_only: bool,
     mark: Mutex<Mark>,
     _lock: File,
 }
@@ -184,7 +187,13 @@ impl DataDirs {
             dirs,
             state: Arc::clone(&state.shared),
         };
-        let warnings = dirs.shared_devices();
+        let mut warnings = dirs.shared_devices();
+        for dir in dirs.dirs.iter().filter(|dir| dir.read_only) {
+            let path = dir.path.display();
+            warnings.push(format!(
+                "{path} is read-only: what it holds is served, and it takes nothing new"
+            ));
+        }
         let boot = state.raise_boot(at_least)?;
         Ok(Opened {
             dirs,
@@ -198,14 +207,12 @@ impl DataDirs {
 
     /// Writes the cluster's id into every mark, durably. Refused when a mark names another cluster.
     pub fn set_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
-        for (path, mark) in self.marks() {
-            if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
-                return Err(OpenError::OtherCluster(path, other));
-            }
-        }
+        self.may_be_of(cluster)?;
         for (path, mark) in self.marks() {
             let mut mark = mark.lock();
-            if mark.cluster.is_none() {
+            // A directory that takes no writes keeps the mark it has.
+            let read_only = |dir: &DataDir| dir.read_only && dir.path.join(PRIVATE) == path;
+            if mark.cluster.is_none() && !self.dirs.iter().any(read_only) {
                 let marked = Mark {
                     cluster: Some(cluster),
                     ..mark.clone()
@@ -231,7 +238,17 @@ impl DataDirs {
         Ok(())
     }
 
-    /// Every mark and the directory it lies in.
+    /// Refused when a mark names another cluster.
+    pub fn may_be_of(&self, cluster: ClusterId) -> Result<(), OpenError> {
+        for (path, mark) in self.marks() {
+            if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
+                return Err(OpenError::OtherCluster(path, other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every mark with the directory it lies in.
     fn marks(&self) -> impl Iterator<Item = (PathBuf, &Mutex<Mark>)> {
         self.dirs
             .iter()
@@ -335,10 +352,17 @@ impl DataDir {
             Some(mark) => mark,
             None => Self::format(path, &private, node)?,
         };
-        let temporary = private.join("tmp");
-        std::fs::create_dir_all(&temporary).map_err(at(&temporary))?;
+        let mut read_only = false;
+        for name in ["tmp", "aside"] {
+            let folder = private.join(name);
+            match std::fs::create_dir_all(&folder) {
+                Err(error) if disk::is_read_only(&error) => read_only = true,
+                made => made.map_err(at(&folder))?,
+            }
+        }
         match disk::set_attribute(&lock, "user.momo.test", b"1") {
             Ok(()) => {}
+            Err(error) if disk::is_read_only(&error) => read_only = true,
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 return Err(OpenError::NoAttributes(path.to_owned()));
             }
@@ -350,6 +374,7 @@ impl DataDir {
             path: path.to_owned(),
             device: facts.identity.0,
             fresh,
+            read_only,
             mark: Mutex::new(mark),
             _lock: lock,
         })
@@ -527,12 +552,13 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
     let at = |error| OpenError::Io(path.clone(), error);
     let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(at)?;
+    let opened = options.write(true).create(true).truncate(false).open(&path);
+    let file = match opened {
+        // What is locked need not be written to.
+        Err(error) if disk::is_read_only(&error) => File::open(&path),
+        opened => opened,
+    };
+    let file = file.map_err(at)?;
     if disk::try_lock(&file).map_err(at)? {
         Ok(file)
     } else {

@@ -277,6 +277,7 @@ impl Verbs for FakeVerbs {
             mode: self.mode(),
             under_replicated: 0,
             repair: Repair::default(),
+            scrub: None,
             connections: 1,
             durability: "full".into(),
             uptime_s: 60,
