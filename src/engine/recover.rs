@@ -202,16 +202,14 @@ impl Stopped {
                 "by the catalog that is here this node is no member",
             ));
         }
-        let change = match self.begun {
-            Some(change) => change,
-            None => {
-                let mut chance = [0; 8];
-                getrandom::fill(&mut chance)
-                    .map_err(|error| io::Error::other(error.to_string()))?;
-                Change {
-                    old: cluster,
-                    new: cluster.successor(u64::from_be_bytes(chance)),
-                }
+        let change = if let Some(change) = self.begun {
+            change
+        } else {
+            let mut chance = [0; 8];
+            getrandom::fill(&mut chance).map_err(|error| io::Error::other(error.to_string()))?;
+            Change {
+                old: cluster,
+                new: cluster.successor(u64::from_be_bytes(chance)),
             }
         };
         self.write(fact::RECOVERING, &to_row(&change))?;
