@@ -24,7 +24,7 @@ use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
 use crate::engine::world::{Production, checkpoint, drive, fact, tend_tree};
 use crate::engine::writer;
-use crate::engine::{collector, jobs, load, roster};
+use crate::engine::{collector, jobs, load, roster, scrub};
 use crate::store::disk::RealDisk;
 use crate::store::layout::{DataDirs, OpenError, StateDir};
 use crate::store::log::{self, LogBase, LogError, RaftLog};
@@ -140,6 +140,10 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let core_settings = core_settings(&settings, opened.boot, random);
     let mut node = Node::new(core_settings, recovered, &tables)?;
     let report = node.report();
+    if let Some(cluster) = report.cluster {
+        // A process that ended between its memory of a cluster and the marks.
+        opened.dirs.set_cluster(cluster)?;
+    }
 
     let addresses = settings
         .members
@@ -237,6 +241,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         ("heartbeat", load::beat as fn(&Arc<Engine>)),
         ("sampler", load::sample),
         ("collector", collector::run),
+        ("scrub", scrub::run),
         ("register", register),
         ("roster", roster::follow),
     ] {
