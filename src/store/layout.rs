@@ -214,12 +214,12 @@ impl DataDirs {
         Ok(())
     }
 
-    /// Writes a cluster's id, or none, into every mark, durably, whatever they named before: an operator's order.
-    pub fn change_cluster(&self, cluster: Option<ClusterId>) -> Result<(), OpenError> {
+    /// Writes a cluster's id into every mark, durably, whatever they named before: an operator's order.
+    pub fn change_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
         for (path, mark) in self.marks() {
             let mut mark = mark.lock();
             let marked = Mark {
-                cluster,
+                cluster: Some(cluster),
                 ..mark.clone()
             };
             marked.write(&path)?;
@@ -272,6 +272,56 @@ impl DataDirs {
         }
         warnings
     }
+}
+
+/// Frees a node's directories from the cluster they belong to, for a cluster that is to be born anew: objects and the ids
+/// of the directories stay, and the state directory is put aside, not removed; where it is then, if there was one.
+///
+/// No process may use the directories. Done again after a crash in the middle it goes on.
+pub fn release(
+    data: &[PathBuf],
+    state: &Path,
+    node: NodeId,
+    aside: &Path,
+) -> Result<bool, OpenError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error| OpenError::Io(path, error)
+    };
+    let mut marks = Vec::new();
+    for path in data {
+        let private = path.join(PRIVATE);
+        let held = match Mark::read(&private)? {
+            Some(mark) if mark.node != node => {
+                return Err(OpenError::OtherNode(path.clone(), mark.node));
+            }
+            Some(mark) => mark,
+            // Never used: there is nothing to free.
+            None => continue,
+        };
+        let locked = lock(&private)?;
+        marks.push((private, held, locked));
+    }
+    let kept = Mark::read(state)?;
+    if let Some(mark) = kept.as_ref().filter(|mark| mark.node != node) {
+        return Err(OpenError::OtherNode(state.to_owned(), mark.node));
+    }
+    if kept.is_some() {
+        // Held until it has its new name: nobody begins to use it in between.
+        let _lock = lock(state)?;
+        std::fs::rename(state, aside).map_err(at(state))?;
+        if let Some(parent) = state.parent() {
+            disk::sync_dir(parent).map_err(at(parent))?;
+        }
+    }
+    for (private, held, _lock) in marks {
+        let free = Mark {
+            cluster: None,
+            ..held
+        };
+        free.write(&private)?;
+    }
+    Ok(kept.is_some())
 }
 
 impl DataDir {
@@ -549,6 +599,27 @@ mod tests {
         assert_eq!([boot(100), boot(100), boot(50)], [100, 101, 102].map(Boot));
         std::fs::remove_dir_all(&data[0]).unwrap();
         assert_eq!(boot(200), Boot(200));
+    }
+
+    #[test]
+    fn released_directories_keep_their_ids_and_forget_their_cluster_and_the_state_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, aside) = (folder.path().join("data"), folder.path().join("aside"));
+        let data = vec![data];
+        let state = data[0].join(PRIVATE).join("state");
+        let open = || DataDirs::open(&data, None, NodeId(1), 0);
+        let first = open().unwrap();
+        let id = first.dirs.dirs[0].id;
+        first.dirs.set_cluster(ClusterId(7)).unwrap();
+        assert!(release(&data, &state, NodeId(1), &aside).is_err(), "in use");
+        drop(first);
+        assert!(release(&data, &state, NodeId(2), &aside).is_err());
+        assert!(release(&data, &state, NodeId(1), &aside).unwrap());
+        assert!(aside.join("boot").exists());
+        assert!(!release(&data, &state, NodeId(1), &aside).unwrap(), "again");
+        let then = open().unwrap();
+        assert_eq!((then.cluster, then.dirs.dirs[0].id), (None, id));
+        then.dirs.set_cluster(ClusterId(8)).unwrap();
     }
 
     #[test]
