@@ -6,8 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::locate::ConfFlag;
-use super::print::confirm;
-use super::{print, server};
+use super::{catalog, print, server};
 use crate::base::id::NodeId;
 use crate::engine::recover::{Findings, Stopped};
 use crate::server::settings;
@@ -52,7 +51,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     if flags.yes {
         print::warn(&statement);
     } else {
-        confirm(&statement)?;
+        print::confirm(&statement)?;
     }
     if flags.force {
         let cluster = stopped.go_on_alone().map_err(|error| failed(&error))?;
@@ -61,9 +60,11 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
              that comes back, or empty its directories; `momo node remove` takes out those that never will\n"
         ))
     } else {
-        stopped.rejoin().map_err(|error| failed(&error))?;
+        // Its locks are let go: what it had open is put aside.
+        drop(stopped);
+        let aside = catalog::forget(&config, id)?;
         print::out(&format!(
-            "daemon {id} remembers no cluster: start it; one that was removed also needs --join HOST:PORT\n"
+            "daemon {id} remembers no cluster{aside}; start it, with --join HOST:PORT if it was removed\n"
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator does to a stopped node when its cluster cannot go on or will not have it: go on alone, or give up its catalog and ask anew.
+//! What an operator does to a stopped node when the majority of its cluster is lost for good: it goes on alone.
 //!
 //! Going on alone makes another cluster of what is here: it has an id that remembers the old one (`ClusterId::successor`), so that no old member can mix with it, and every old member that meets it knows that its own cluster is over.
 
@@ -202,16 +202,14 @@ impl Stopped {
                 "by the catalog that is here this node is no member",
             ));
         }
-        let change = match self.begun {
-            Some(change) => change,
-            None => {
-                let mut chance = [0; 8];
-                getrandom::fill(&mut chance)
-                    .map_err(|error| io::Error::other(error.to_string()))?;
-                Change {
-                    old: cluster,
-                    new: cluster.successor(u64::from_be_bytes(chance)),
-                }
+        let change = if let Some(change) = self.begun {
+            change
+        } else {
+            let mut chance = [0; 8];
+            getrandom::fill(&mut chance).map_err(|error| io::Error::other(error.to_string()))?;
+            Change {
+                old: cluster,
+                new: cluster.successor(u64::from_be_bytes(chance)),
             }
         };
         self.write(fact::RECOVERING, &to_row(&change))?;
@@ -232,7 +230,7 @@ impl Stopped {
         self.tables.write(&batch)?;
         self.tables.checkpoint()?;
         self.dirs
-            .change_cluster(Some(change.new))
+            .change_cluster(change.new)
             .map_err(StartError::from)?;
         self.write(fact::ADMITTED, &to_row(&change.new))?;
         for name in [fact::OUT, fact::LOST, fact::ACKNOWLEDGED, fact::INSTALLING] {
@@ -262,23 +260,6 @@ impl Stopped {
             })
             .collect();
         self.log.append(None, &entries)?;
-        Ok(())
-    }
-
-    /// This node forgets its catalog and its cluster and keeps its objects: it can ask to be taken in as a new one. What
-    /// was cut short is finished by doing it again; until then the node takes part in nothing.
-    pub fn rejoin(mut self) -> Result<(), RecoverError> {
-        let findings = self.findings()?;
-        let cluster = findings.cluster.unwrap_or(ClusterId(1));
-        let why = "its catalog was being given up: finish that with `momo recover --rejoin`";
-        self.write(fact::OUT, &to_row(&(cluster, why)))?;
-        self.tables.replace(std::iter::empty())?;
-        self.log.reset(LogBase { index: 0, term: 0 }, &[])?;
-        self.dirs.change_cluster(None).map_err(StartError::from)?;
-        for name in fact::ALL.into_iter().filter(|name| *name != fact::OUT) {
-            self.write(name, b"")?;
-        }
-        self.write(fact::OUT, b"")?;
         Ok(())
     }
 

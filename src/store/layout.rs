@@ -224,12 +224,12 @@ impl DataDirs {
         Ok(())
     }
 
-    /// Writes a cluster's id, or none, into every mark, durably, whatever they named before: an operator's order.
-    pub fn change_cluster(&self, cluster: Option<ClusterId>) -> Result<(), OpenError> {
+    /// Writes a cluster's id into every mark, durably, whatever they named before: an operator's order.
+    pub fn change_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
         for (path, mark) in self.marks() {
             let mut mark = mark.lock();
             let marked = Mark {
-                cluster,
+                cluster: Some(cluster),
                 ..mark.clone()
             };
             marked.write(&path)?;

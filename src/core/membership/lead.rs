@@ -160,15 +160,14 @@ impl Membership {
         raft: &mut Consensus,
         members: &[NodeRecord],
     ) -> Result<(), TableError> {
-        let born = match self.born_voters {
-            Some(born) => born,
-            None => {
-                let birth = query::birth(&turn.tables)?;
-                let votes = |birth: Birth| birth.members.iter().filter(|m| m.votes).count();
-                *self.born_voters.insert(birth.map_or(1, votes))
-            }
+        let born = if let Some(born) = self.born_voters {
+            born
+        } else {
+            let birth = query::birth(&turn.tables)?;
+            let votes = |birth: Birth| birth.members.iter().filter(|m| m.votes).count();
+            *self.born_voters.insert(birth.map_or(1, votes))
         };
-        let forced = self.forced_out(turn, raft, members)?;
+        let forced = forced_out(turn, raft, members)?;
         let spares = self.spares(raft, members);
         let view = seats::View {
             leader: self.node,
@@ -201,25 +200,6 @@ impl Membership {
             turn.say(Level::Info, event, format!("node {node} {why}"));
         }
         Ok(())
-    }
-
-    /// Those of the configuration that were removed by force.
-    fn forced_out(
-        &self,
-        turn: &Turn<'_>,
-        raft: &Consensus,
-        members: &[NodeRecord],
-    ) -> Result<BTreeSet<NodeId>, TableError> {
-        let mut forced = BTreeSet::new();
-        let voters = raft.head().voters.iter();
-        for node in voters.filter_map(|id| NodeId::from_raft(*id)) {
-            if !members.iter().any(|member| member.id == node)
-                && query::former(&turn.tables, node)?.is_some_and(|former| former.force)
-            {
-                forced.insert(node);
-            }
-        }
-        Ok(forced)
     }
 
     /// Learners that may take over a vote, ascending, each with whether it has caught up. A lower one that is still catching up goes first.
@@ -259,4 +239,22 @@ impl Membership {
                 .get(&node)
                 .is_none_or(|floor| by_its_word(*floor))
     }
+}
+
+/// Those of the configuration that were removed by force.
+fn forced_out(
+    turn: &Turn<'_>,
+    raft: &Consensus,
+    members: &[NodeRecord],
+) -> Result<BTreeSet<NodeId>, TableError> {
+    let mut forced = BTreeSet::new();
+    let voters = raft.head().voters.iter();
+    for node in voters.filter_map(|id| NodeId::from_raft(*id)) {
+        if !members.iter().any(|member| member.id == node)
+            && query::former(&turn.tables, node)?.is_some_and(|former| former.force)
+        {
+            forced.insert(node);
+        }
+    }
+    Ok(forced)
 }
