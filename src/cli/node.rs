@@ -215,7 +215,7 @@ fn add(add: &Add) -> Result<(), Failure> {
         return print::json(&json!({ "node": id, "state": "added", "index": index }));
     }
     print::out(&format!(
-        "node {id}: added; start it now with an empty directory: momo server --id {id}\n"
+        "node {id}: added; start it now with an empty directory: momo server --id {id} --join HOST:PORT of any other\n"
     ))
 }
 
