@@ -21,6 +21,7 @@ use momo::engine::handshake::{self, Identity, Role, Secret};
 use momo::engine::serve::rows;
 use momo::wire::command::{Birth, BirthMember, Command, Expect, Operation, PlacedPart, Put, Reply};
 use momo::wire::first::first;
+use momo::wire::lines::{End, Entry, Head, Line, Placed};
 use momo::wire::momo::{Metadata, ack, print_ack, print_timestamp, timestamp};
 use momo::wire::parsed::Parsed;
 use momo::wire::peer::{Answer, BodyEnd, HEADER_BYTES, Kind, Message, Request, SnapshotHead};
@@ -28,7 +29,7 @@ use momo::wire::record::{
     Administrative, Copy, FileRecord, ModeRecord, NodeRecord, ObjectRecord, Part, from_row, to_row,
 };
 use momo::wire::text::{self, ContentHead, ListRow, Stated, Stored, Verdict, verdict};
-use momo::wire::{change, command};
+use momo::wire::{admin, change, command};
 use protobuf::Message as _;
 use raft::eraftpb;
 use serde::Serialize;
@@ -96,6 +97,19 @@ pub const FORMATS: &[Format] = &[
         |r| json(&draw(&peer::answer(), r)),
         value::<Answer>,
     ),
+    format(
+        "admin-request",
+        2,
+        admin_request_sample,
+        value::<admin::Request>,
+    ),
+    format(
+        "admin-answer",
+        2,
+        admin_answer_sample,
+        value::<admin::Answer>,
+    ),
+    format("catalog-line", 2, catalog_line_sample, catalog_line),
     format("body-end", 1, body_end_sample, value::<BodyEnd>),
     format("snapshot-head", 1, head_sample, value::<SnapshotHead>),
     format("handshake-listener", 10, hello_sample, listener),
@@ -671,6 +685,111 @@ fn file_record(random: &mut Random) -> FileRecord {
         created: Wall(random.next()),
         modified: Wall(random.next()),
         upload: upload(random),
+    }
+}
+
+fn placed(random: &mut Random) -> Placed {
+    Placed {
+        record: file_record(random),
+        copies: vec![copies(random)],
+    }
+}
+
+fn entry(random: &mut Random) -> Entry {
+    let newest = placed(random);
+    let earlier = draw(&(0..3_u16), random);
+    Entry {
+        newest,
+        earlier: (0..earlier).map(|_| placed(random)).collect(),
+    }
+}
+
+fn admin_request_sample(random: &mut Random) -> Vec<u8> {
+    let node = NodeId(draw(&(0..9_u16), random));
+    json(&match draw(&(0..6_u16), random) {
+        0 => admin::Request::Nodes {
+            since: random.next(),
+        },
+        1 => admin::Request::Administer {
+            node,
+            state: Administrative::Drain,
+        },
+        2 => admin::Request::Add {
+            node,
+            name: "d".to_owned(),
+            address: "[::1]:3333".to_owned(),
+            stores: random.one_in(2),
+            manages: true,
+        },
+        3 => admin::Request::Remove {
+            node,
+            force: random.one_in(2),
+        },
+        4 => admin::Request::Export,
+        _ => admin::Request::Import {
+            files: vec![entry(random)],
+            begun: random.one_in(2),
+            dry_run: random.one_in(2),
+        },
+    })
+}
+
+fn admin_answer_sample(random: &mut Random) -> Vec<u8> {
+    json(&match draw(&(0..4_u16), random) {
+        0 => admin::Answer::Done {
+            index: random.next(),
+        },
+        1 => admin::Answer::Unknown {
+            message: "no \u{1}leader".to_owned(),
+        },
+        2 => admin::Answer::Export,
+        _ => admin::Answer::Imported {
+            outcomes: vec![
+                admin::Outcome::Same,
+                admin::Outcome::Lost,
+                admin::Outcome::Taken {
+                    copies: 3,
+                    lost_versions: 1,
+                },
+            ],
+        },
+    })
+}
+
+fn catalog_line_sample(random: &mut Random) -> Vec<u8> {
+    let line = match draw(&(0..4_u16), random) {
+        0 => Line::Catalog(Head {
+            format: 1,
+            cluster: random.one_in(2).then_some(ClusterId(7)),
+            index: random.next(),
+            term: 3,
+            time: Wall(random.next()),
+            version: "0.1.0".to_owned(),
+        }),
+        1 => Line::End(End {
+            files: random.next(),
+            versions: 9,
+        }),
+        _ => Line::File(entry(random)),
+    };
+    let mut bytes = Vec::new();
+    line.print(&mut bytes);
+    bytes.pop();
+    bytes
+}
+
+/// What parses is printed on one line and parses to the same.
+fn catalog_line(bytes: &[u8]) -> String {
+    match Line::parse(bytes) {
+        Err(why) => gist(&why),
+        Ok(line) => {
+            let mut again = Vec::new();
+            line.print(&mut again);
+            assert_eq!(again.pop(), Some(b'\n'));
+            assert!(!again.contains(&b'\n'));
+            assert_eq!(Line::parse(&again).as_ref(), Ok(&line));
+            variant(&line)
+        }
     }
 }
 
