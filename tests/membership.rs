@@ -358,6 +358,17 @@ fn one_survivor_goes_on_by_force_and_the_cluster_of_before_cannot_come_back() {
     assert_eq!(unasked.status.code(), Some(2), "{unasked:?}");
     let said = recovered(&cluster, 0, "--force");
     assert!(said.contains("IS LOST") && said.contains("1, 2"), "{said}");
+    // One that is cut short is finished before the daemon starts, whatever was done of it.
+    let facts = cluster.daemons[0].data.join(".momo/state/facts");
+    let born = fs::read_to_string(facts.join("admitted.json")).expect("the new cluster");
+    let change = format!("{{\"old\":{born},\"new\":{born}}}");
+    fs::write(facts.join("recovering.json"), change).expect("a recovery cut short");
+    cluster.daemons[0].start();
+    let ended = cluster.daemons[0].ended(PATIENCE);
+    assert!(ended.is_some_and(|status| !status.success()));
+    recovered(&cluster, 0, "--force");
+    let again = fs::read_to_string(facts.join("admitted.json")).expect("the new cluster");
+    assert_eq!(again, born, "the same cluster as before it was cut short");
     cluster.daemons[0].start();
     cluster.wait_serving(0);
     assert_eq!(cluster.get(0, "before.bin"), body);

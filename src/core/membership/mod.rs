@@ -197,6 +197,14 @@ impl Membership {
                 format!("asking to be made a member: {others} daemons of the cluster within reach")
             }
             Standing::Out { why, .. } => why.clone(),
+            Standing::Empty if !self.old_members().is_empty() => {
+                let old: Vec<String> = self.old_members().iter().map(NodeId::to_string).collect();
+                let old = old.join(", ");
+                format!(
+                    "this daemon is empty, and a cluster is there (daemons {old}): waiting to be taken in by a leader \
+                     of it; who is no member yet must ask with --join"
+                )
+            }
             Standing::Empty => {
                 let all = voters.len();
                 format!("{alive} of {all} daemons up, all needed for the first start")
@@ -216,6 +224,14 @@ impl Membership {
                 }
             }
         }
+    }
+
+    /// Those who say that they belong to a cluster with a past.
+    fn old_members(&self) -> Vec<NodeId> {
+        let has_past = |hello: &Hello| hello.cluster.is_some() && hello.newborn.is_none();
+        let peers = self.peers.iter();
+        let old = peers.filter(|(_, peer)| peer.hello.as_ref().is_some_and(has_past));
+        old.map(|(node, _)| *node).collect()
     }
 
     /// When to be called again at the latest.
