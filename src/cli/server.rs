@@ -1,13 +1,16 @@
 //! `momo server`: checks everything that can be checked before a daemon starts, then runs it.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::exit::Failure;
 use super::locate::ConfFlag;
 use super::{logging, secret};
 use crate::base::id::NodeId;
+use crate::config::field::time;
 use crate::config::{Config, HostPort, field};
-use crate::server::Meeting;
+use crate::server::{Meeting, notify};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -28,13 +31,24 @@ pub(super) struct Flags {
     advertise: Option<HostPort>,
     #[command(flatten)]
     conf: ConfFlag,
+    /// The process that supervises this one: ends with it, and tells it on standard input how it goes
+    #[arg(long, value_name = "PID", hide = true, requires = "heartbeat")]
+    supervisor: Option<u32>,
+    /// How often the supervisor is told that this process is alive
+    #[arg(long, value_name = "TIME", hide = true, value_parser = time)]
+    heartbeat: Option<Duration>,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    if let Some(supervisor) = flags.supervisor {
+        notify::end_with(supervisor)
+            .and_then(|()| notify::supervised(flags.heartbeat))
+            .map_err(|error| Failure::Failed(format!("not supervised: {error}")))?;
+    }
     let config = flags.conf.load()?;
     let id = known(&config, flags.id)?;
     secret::check(&config)?;
-    logging::start(&config);
+    logging::start(&config, flags.supervisor.map(|_| id));
     let meeting = Meeting {
         join: flags.join.clone(),
         advertise: flags.advertise.clone(),

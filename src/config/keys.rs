@@ -61,6 +61,10 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
     ("server", "Connections and their limits."),
     ("log", "What goes to stderr."),
+    (
+        "lfd",
+        "When `momo lfd` and `momo cluster up` kill and start a daemon of theirs.",
+    ),
 ];
 
 /// The keys of every section but `[daemon.N]`.
@@ -370,6 +374,34 @@ pub static KEYS: &[Key<Config>] = &[
         },
         default: Value("text"),
         doc: "Lines for people (text) or one JSON object a line (json).",
+    },
+    Key {
+        section: "lfd",
+        name: "interval",
+        field: Field::Time(20..=600_000, |c| &mut c.lfd.interval),
+        default: Value("1000"),
+        doc: "Time between two heartbeats of a daemon to its supervisor.",
+    },
+    Key {
+        section: "lfd",
+        name: "timeout",
+        field: Field::Time(100..=DAY, |c| &mut c.lfd.timeout),
+        default: Value("15000"),
+        doc: "Silence after which a daemon counts as hung: it is killed and started again.",
+    },
+    Key {
+        section: "lfd",
+        name: "start_timeout",
+        field: Field::Time(1_000..=DAY, |c| &mut c.lfd.start_timeout),
+        default: Value("300000"),
+        doc: "How long a daemon may take to open; reading a long log takes time.",
+    },
+    Key {
+        section: "lfd",
+        name: "backoff",
+        field: Field::Time(200..=DAY, |c| &mut c.lfd.backoff),
+        default: Value("30000"),
+        doc: "Longest wait before a daemon that keeps ending is started again.",
     },
 ];
 

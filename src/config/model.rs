@@ -40,6 +40,8 @@ pub struct Config {
     pub server: Server,
     /// `[log]`: what goes to stderr.
     pub log: Log,
+    /// `[lfd]`: the supervisor of processes.
+    pub lfd: Lfd,
     /// `[daemon.N]`, by number; never empty.
     pub daemons: BTreeMap<NodeId, Daemon>,
     /// Where each key was said: (section, key) to line.
@@ -193,6 +195,19 @@ pub struct Server {
 pub struct Log {
     /// For people or for programs.
     pub log_format: LogFormat,
+}
+
+/// `[lfd]`: the local fault detector, which starts processes and ends hung ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lfd {
+    /// Time between two heartbeats of a daemon to its supervisor.
+    pub interval: Duration,
+    /// Silence after which a daemon is killed and started again; longer than `interval`.
+    pub timeout: Duration,
+    /// How long a daemon may take from its start until its doors are open.
+    pub start_timeout: Duration,
+    /// Longest wait before a daemon that keeps ending is started again.
+    pub backoff: Duration,
 }
 
 /// `[daemon.N]`.

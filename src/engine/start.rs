@@ -132,6 +132,10 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let core_settings = core_settings(&settings, opened.boot, random);
     let mut node = Node::new(core_settings, recovered, &tables)?;
     let report = node.report();
+    if let Some(cluster) = report.cluster {
+        // A process that ended between its memory of a cluster and the marks.
+        opened.dirs.set_cluster(cluster)?;
+    }
 
     let addresses = settings
         .members

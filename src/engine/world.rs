@@ -150,7 +150,7 @@ impl World for Production {
                 self.touch(TreeWork::Rebuild);
             }
             Effect::Forget => self.forget()?,
-            Effect::Remember(memory) => self.remember(memory)?,
+            Effect::Remember(memory) => self.remember(&memory)?,
             Effect::Touched { path } if engine.visible.is_expected(&path) => {}
             Effect::Touched { path } => self.touch(TreeWork::Touched(path)),
             Effect::Unreferenced { sha256 } => engine.candidates.add(sha256),
@@ -190,26 +190,35 @@ impl Production {
         mark(b"".as_slice()).map_err(disk)
     }
 
-    fn remember(&self, memory: Memory) -> Result<(), Fatal> {
+    /// The memory first, the marks then: a node that has marked its directories and remembers nothing would later be born
+    /// into a cluster of its own, and find that they belong to another. The start writes marks that are lacking.
+    fn remember(&self, memory: &Memory) -> Result<(), Fatal> {
         let engine = &self.engine;
-        let (name, value) = match memory {
-            Memory::Born(birth) => {
-                engine.dirs.set_cluster(birth.cluster).map_err(disk)?;
-                engine.peers.set_cluster(birth.cluster);
-                (fact::BIRTH, to_row(&birth))
-            }
+        let (facts, cluster) = match memory {
+            Memory::Born(birth) => (vec![(fact::BIRTH, to_row(birth))], Some(birth.cluster)),
             Memory::Admitted(cluster) => {
-                engine.dirs.set_cluster(cluster).map_err(disk)?;
-                engine.peers.set_cluster(cluster);
-                let write = |name, bytes: &[u8]| engine.state.write_fact(name, bytes);
-                write(fact::ADMITTED, &to_row(&cluster)).map_err(disk)?;
-                write(fact::OUT, b"").map_err(disk)?;
-                (fact::JOINING, Vec::new())
+                let admitted = (fact::ADMITTED, to_row(cluster));
+                let facts = vec![
+                    admitted,
+                    (fact::OUT, Vec::new()),
+                    (fact::JOINING, Vec::new()),
+                ];
+                (facts, Some(*cluster))
             }
-            Memory::Out { cluster, why } => (fact::OUT, to_row(&(cluster, why))),
-            Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(&indexes)),
+            Memory::Out { cluster, why } => (vec![(fact::OUT, to_row(&(cluster, why)))], None),
+            Memory::Acknowledged(indexes) => (vec![(fact::ACKNOWLEDGED, to_row(indexes))], None),
         };
-        engine.state.write_fact(name, &value).map_err(disk)
+        if let Some(cluster) = cluster {
+            engine.dirs.may_be_of(cluster).map_err(disk)?;
+        }
+        for (name, value) in facts {
+            engine.state.write_fact(name, &value).map_err(disk)?;
+        }
+        if let Some(cluster) = cluster {
+            engine.dirs.set_cluster(cluster).map_err(disk)?;
+            engine.peers.set_cluster(cluster);
+        }
+        Ok(())
     }
 
     fn touch(&self, work: TreeWork) {

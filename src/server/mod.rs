@@ -1,10 +1,16 @@
-//! Floor 6: listeners, slots, a thread per connection, shutdown, systemd.
+//! Floor 6: listeners, slots, a thread per connection, shutdown, systemd; and the supervisor that starts such daemons (`supervise`).
+//!
+//! The supervisor runs in a process of its own: `watch` decides, `supervise` carries out, `claim` keeps a second one away,
+//! `notify` is what a daemon tells it.
 
+pub mod claim;
 pub mod connection;
 pub mod listen;
 pub mod notify;
 pub mod pool;
 pub mod settings;
+pub mod supervise;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -196,21 +196,8 @@ impl DataDirs {
 
     /// Writes the cluster's id into every mark, durably. Refused when a mark names another cluster.
     pub fn set_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
-        let marks = self
-            .dirs
-            .iter()
-            .map(|dir| (dir.path.join(PRIVATE), &dir.mark));
-        let marks = || {
-            marks
-                .clone()
-                .chain([(self.state.path.clone(), &self.state.mark)])
-        };
-        for (path, mark) in marks() {
-            if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
-                return Err(OpenError::OtherCluster(path, other));
-            }
-        }
-        for (path, mark) in marks() {
+        self.may_be_of(cluster)?;
+        for (path, mark) in self.marks() {
             let mut mark = mark.lock();
             // A directory that takes no writes keeps the mark it has.
             let read_only = |dir: &DataDir| dir.read_only && dir.path.join(PRIVATE) == path;
@@ -224,6 +211,24 @@ impl DataDirs {
             }
         }
         Ok(())
+    }
+
+    /// Refused when a mark names another cluster.
+    pub fn may_be_of(&self, cluster: ClusterId) -> Result<(), OpenError> {
+        for (path, mark) in self.marks() {
+            if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
+                return Err(OpenError::OtherCluster(path, other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every mark with the directory it lies in.
+    fn marks(&self) -> impl Iterator<Item = (PathBuf, &Mutex<Mark>)> {
+        self.dirs
+            .iter()
+            .map(|dir| (dir.path.join(PRIVATE), &dir.mark))
+            .chain([(self.state.path.clone(), &self.state.mark)])
     }
 
     fn cluster(&self) -> Result<Option<ClusterId>, OpenError> {

@@ -33,12 +33,6 @@ pub enum Request {
         /// The new state.
         state: Administrative,
     },
-    /// How the scrub of the node that is asked stands. Answered by [`Answer::Scrub`].
-    Scrub {
-        /// It is to begin a pass over all of its copies.
-        #[serde(default)]
-        begin: bool,
-    },
     /// Makes a node a member. Answered by [`Answer::Done`].
     Add {
         /// Its number, of no member now.
@@ -71,6 +65,12 @@ pub enum Request {
         begun: bool,
         /// Only says what would become of them.
         dry_run: bool,
+    },
+    /// How the scrub of the node that is asked stands. Answered by [`Answer::Scrub`].
+    Scrub {
+        /// It is to begin a pass over all of its copies.
+        #[serde(default)]
+        begin: bool,
     },
 }
 

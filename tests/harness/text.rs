@@ -25,6 +25,11 @@ impl Text {
         self.stream.get_ref()
     }
 
+    /// What is still to be read.
+    pub fn into_reader(self) -> impl Read {
+        self.stream
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)

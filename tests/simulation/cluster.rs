@@ -657,10 +657,12 @@ impl Cluster {
                 self.count("refused");
                 Outcome::Refused
             }
-            Answered::Overview(_) => return Ok(()),
             Answered::Unknown => {
                 self.count("unknown");
                 Outcome::Unknown
+            }
+            Answered::Overview(_) => {
+                return Err(format!("node {node} was asked nothing like that"));
             }
             Answered::Stale => {
                 self.count("stale");
