@@ -193,6 +193,8 @@ mod tests {
             dirs: vec![DirId(id.into())],
             boot: Boot(1),
             knows: 1,
+            lost: false,
+            gone: Vec::new(),
         }
     }
 
@@ -207,6 +209,8 @@ mod tests {
             copies: on.iter().map(copy).collect(),
             references: 1,
             want: 3,
+            owed: None,
+            over: false,
         };
         let mut batch = Batch::default();
         for member in members {

@@ -67,10 +67,17 @@ pub fn run(engine: &Arc<Engine>, queue: &Receiver<Job>) {
             },
             DRIVER_FULL,
         );
-        engine
-            .pace
-            .give_way(began.elapsed(), || engine.is_stopping());
+        if !is_urgent(&fetch) {
+            engine
+                .pace
+                .give_way(began.elapsed(), || engine.is_stopping());
+        }
     }
+}
+
+/// Whether one more failure would cost the object: then uploads have to share with its copy.
+fn is_urgent(fetch: &Fetch) -> bool {
+    fetch.holders.len() < 2
 }
 
 /// Brings a copy unless it is here, another order brings it already, or the order is none any more.
@@ -164,7 +171,7 @@ fn pull(
             incoming.write(block, crc).map_err(store_failed)
         })?;
         next = after;
-        if next < count {
+        if next < count && !is_urgent(fetch) {
             engine.pace.give_way(began.elapsed(), stops);
         }
     }

@@ -14,10 +14,10 @@ const WINDOW: u64 = 32;
 const WINDOWS_A_SECOND: u64 = 4;
 /// Uploads are under way until none was for so long.
 const CALM: Duration = Duration::from_millis(200);
-/// While uploads are under way repair rests so many times as long as it worked: a quarter of the time is its own.
-const RESTS: u32 = 3;
-/// It rests no longer than this at a time.
-const REST_MOST: Duration = Duration::from_millis(500);
+/// While uploads are under way repair rests so many times as long as it worked: half of the time is theirs alone.
+const RESTS: u32 = 1;
+/// It rests no longer than this at a time: where everything is slow, copies must still get made.
+const REST_MOST: Duration = Duration::from_millis(150);
 /// How often one that waits looks whether the node stops.
 const LOOK: Duration = Duration::from_millis(100);
 
