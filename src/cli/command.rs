@@ -8,8 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::Failure;
 use super::{
-    argv, check, client, cluster, completions, get, lfd, ls, mode, print, put, rm, secret, server,
-    stat, status,
+    argv, catalog, check, client, cluster, completions, get, lfd, ls, mode, node, print, put, rm,
+    secret, server, stat, status,
 };
 
 const EXAMPLES: &str = "\
@@ -60,6 +60,10 @@ enum Command {
     Mode(mode::Flags),
     /// Show the cluster: daemons, leader, mode, what is under-replicated
     Status(status::Flags),
+    /// The members of the cluster: list, drain, take in and out
+    Node(node::Flags),
+    /// A readable copy of the catalog: write it out, take it in
+    Catalog(catalog::Flags),
     /// The secret that the daemons of a cluster share
     Secret(secret::Flags),
     /// Completions for a shell
@@ -94,6 +98,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rm(flags) => rm::run(&flags),
         Command::Mode(flags) => mode::run(&flags),
         Command::Status(flags) => status::run(&flags),
+        Command::Node(flags) => node::run(&flags),
+        Command::Catalog(flags) => catalog::run(&flags),
         Command::Secret(flags) => secret::run(&flags),
         Command::Completions(flags) => completions::run(&flags, Line::command()),
     })

@@ -43,6 +43,10 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
     ("cluster", "Who votes, how many copies, the shared secret."),
     ("heartbeat", "How a dead daemon is noticed."),
+    (
+        "membership",
+        "When a dead daemon's vote goes to another, and where daemons are found.",
+    ),
     ("read", "How fresh an answer is."),
     (
         "write",
@@ -161,6 +165,20 @@ pub static KEYS: &[Key<Config>] = &[
         field: Field::Time(50..=DAY, |c| &mut c.heartbeat.timeout),
         default: Value("15000"),
         doc: "Silence after which a daemon counts as failed.",
+    },
+    Key {
+        section: "membership",
+        name: "grace",
+        field: Field::Time(0..=30 * DAY, |c| &mut c.membership.grace),
+        default: Value("120000"),
+        doc: "How long a daemon that votes may be dead before a living spare gets its vote.",
+    },
+    Key {
+        section: "membership",
+        name: "fixed_addresses",
+        field: Field::Bool(|c| &mut c.membership.fixed_addresses),
+        default: Value("false"),
+        doc: "Dial the daemons of this file at the addresses it gives and nowhere else; otherwise also where they say they are.",
     },
     Key {
         section: "read",

@@ -13,6 +13,6 @@ pub mod parse;
 
 pub use model::{
     Cluster, Config, Daemon, Durability, Gc, Global, Heartbeat, HostPort, Lfd, Log, LogFormat,
-    Metrics, Raft, Read, Repair, Roles, Server, TextAdmin, Write,
+    Membership, Metrics, Raft, Read, Repair, Roles, Server, TextAdmin, Write,
 };
 pub use parse::ConfigError;

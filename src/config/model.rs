@@ -22,6 +22,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[heartbeat]`: how death is noticed.
     pub heartbeat: Heartbeat,
+    /// `[membership]`: when votes go to others.
+    pub membership: Membership,
     /// `[read]`: how fresh an answer is.
     pub read: Read,
     /// `[write]`: how long an upload may wait, and what its acknowledgement means.
@@ -90,6 +92,15 @@ pub struct Heartbeat {
     pub interval: Duration,
     /// Silence after which a node counts as failed; longer than `interval`.
     pub timeout: Duration,
+}
+
+/// `[membership]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// How long a voter may be dead before a spare takes over its vote.
+    pub grace: Duration,
+    /// Daemons of the file are dialled at its addresses and nowhere else.
+    pub fixed_addresses: bool,
 }
 
 /// `[read]`.

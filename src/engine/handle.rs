@@ -84,7 +84,8 @@ impl Handle {
             text_address: engine
                 .settings
                 .member(record.id)
-                .map_or_else(String::new, |member| member.text.clone()),
+                // Who is not in this file serves every door on one address, unless it says otherwise in its own.
+                .map_or_else(|| record.address.clone(), |member| member.text.clone()),
             alive: engine.is_up(record.id) && (record.alive || record.id == engine.node()),
             role: role.to_owned(),
             administrative: administrative.to_owned(),

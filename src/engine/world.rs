@@ -24,6 +24,12 @@ pub mod fact {
     pub const BIRTH: &str = "birth";
     /// The cluster this node was admitted to.
     pub const ADMITTED: &str = "admitted";
+    /// Why this node has no part in its cluster any more; empty while it has.
+    pub const OUT: &str = "out";
+    /// This node was told to ask for membership, and at which address; empty once it is a member.
+    pub const JOINING: &str = "joining";
+    /// A recovery by force that is under way, see [`crate::engine::recover`]; empty when none is.
+    pub const RECOVERING: &str = "recovering";
     /// What voters acknowledged (rule R13).
     pub const ACKNOWLEDGED: &str = "acknowledged";
     /// A snapshot that is being put in place.
@@ -33,7 +39,17 @@ pub mod fact {
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
     /// All of them.
-    pub const ALL: [&str; 6] = [BIRTH, ADMITTED, ACKNOWLEDGED, INSTALLING, LOST, FORGETTING];
+    pub const ALL: [&str; 9] = [
+        BIRTH,
+        ADMITTED,
+        OUT,
+        JOINING,
+        RECOVERING,
+        ACKNOWLEDGED,
+        INSTALLING,
+        LOST,
+        FORGETTING,
+    ];
 }
 
 /// Longest wait of the driver when the core has no deadline.
@@ -175,12 +191,18 @@ impl Production {
         let (name, value, cluster) = match memory {
             Memory::Born(birth) => (fact::BIRTH, to_row(birth), Some(birth.cluster)),
             Memory::Admitted(cluster) => (fact::ADMITTED, to_row(cluster), Some(*cluster)),
+            Memory::Out { cluster, why } => (fact::OUT, to_row(&(cluster, why)), None),
             Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(indexes), None),
         };
         if let Some(cluster) = cluster {
             engine.dirs.may_be_of(cluster).map_err(disk)?;
         }
-        engine.state.write_fact(name, &value).map_err(disk)?;
+        let write = |name, bytes: &[u8]| engine.state.write_fact(name, bytes).map_err(disk);
+        write(name, &value)?;
+        if matches!(memory, Memory::Admitted(_)) {
+            write(fact::OUT, b"")?;
+            write(fact::JOINING, b"")?;
+        }
         if let Some(cluster) = cluster {
             engine.dirs.set_cluster(cluster).map_err(disk)?;
             engine.peers.set_cluster(cluster);
