@@ -206,10 +206,7 @@ impl Membership {
                 format!("asking to be made a member: {others} daemons of the cluster within reach")
             }
             Standing::Out { why, .. } => why.clone(),
-            Standing::Empty => {
-                let all = voters.len();
-                format!("{alive} of {all} daemons up, all needed for the first start")
-            }
+            Standing::Empty => self.why_not_born(alive, voters.len()),
             Standing::Waiting { why, .. } => {
                 format!("waiting to be taken in again by the others: {why}")
             }
@@ -224,6 +221,29 @@ impl Membership {
                     format!("{alive} of {all} daemons up, {needed} needed")
                 }
             }
+        }
+    }
+
+    /// What an empty node waits for, for people: to be born with all the others, or to be taken in by those that have a past.
+    fn why_not_born(&self, alive: usize, all: usize) -> String {
+        let others = || self.settings.members.iter().filter(|m| m.id != self.node);
+        let hello = |node: &NodeId| self.peers.get(node).filter(|peer| peer.up)?.hello.as_ref();
+        let remember =
+            |node: &NodeId| hello(node).is_some_and(|h| h.cluster.is_some() && h.newborn.is_none());
+        let past: Vec<NodeId> = others().map(|m| m.id).filter(remember).collect();
+        if !past.is_empty() {
+            let names: Vec<String> = past.iter().map(ToString::to_string).collect();
+            return format!(
+                "nothing is remembered here, a cluster is by {}: waiting for its leader to take this node in",
+                names.join(", ")
+            );
+        }
+        if alive < all {
+            return format!("{alive} of {all} daemons up, all needed for the first start");
+        }
+        match others().find(|m| hello(&m.id).is_none()) {
+            Some(silent) => format!("all {all} daemons up, waiting to hear from {}", silent.id),
+            None => format!("all {all} daemons up, the first start is under way"),
         }
     }
 
