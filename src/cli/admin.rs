@@ -61,6 +61,17 @@ impl<'a> Client<'a> {
         })
     }
 
+    /// The same, for one daemon only.
+    pub(super) fn only(&self, server: HostPort) -> Self {
+        Self {
+            flags: self.flags,
+            servers: vec![server],
+            secret: self.secret.clone(),
+            at: 0,
+            stream: None,
+        }
+    }
+
     /// Asks, and gives the answer unless it is a refusal. The next daemon is asked when one cannot be reached, is not able
     /// to answer now, or breaks off.
     pub(super) fn ask(&mut self, request: &Request, kind: Kind) -> Result<Answer, Failure> {

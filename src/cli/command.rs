@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use super::exit::Failure;
 use super::{
     argv, catalog, check, client, cluster, completions, get, lfd, ls, mode, node, print, put, rm,
-    secret, server, stat, status,
+    scrub, secret, server, stat, status,
 };
 
 const EXAMPLES: &str = "\
@@ -64,6 +64,8 @@ enum Command {
     Node(node::Flags),
     /// A readable copy of the catalog: write it out, take it in
     Catalog(catalog::Flags),
+    /// Have every copy read again, or show how far that is and what was found
+    Scrub(scrub::Flags),
     /// The secret that the daemons of a cluster share
     Secret(secret::Flags),
     /// Completions for a shell
@@ -100,6 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(flags) => status::run(&flags),
         Command::Node(flags) => node::run(&flags),
         Command::Catalog(flags) => catalog::run(&flags),
+        Command::Scrub(flags) => scrub::run(&flags),
         Command::Secret(flags) => secret::run(&flags),
         Command::Completions(flags) => completions::run(&flags, Line::command()),
     })

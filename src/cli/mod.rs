@@ -25,6 +25,7 @@ mod print;
 mod progress;
 mod put;
 mod rm;
+mod scrub;
 mod secret;
 mod server;
 mod stat;

@@ -53,6 +53,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
         "How long an upload waits, and what its acknowledgement means.",
     ),
     ("repair", "When missing copies are made again."),
+    ("scrub", "How often what is kept is read again."),
     ("gc", "When unreferenced objects are removed."),
     (
         "raft",
@@ -225,6 +226,20 @@ pub static KEYS: &[Key<Config>] = &[
         field: Field::Time(0..=7 * DAY, |c| &mut c.repair.grace),
         default: Value("120000"),
         doc: "How long a daemon may be away before its copies are made again elsewhere.",
+    },
+    Key {
+        section: "scrub",
+        name: "period",
+        field: Field::Time(0..=366 * DAY, |c| &mut c.scrub.period),
+        default: Value("1209600000"),
+        doc: "Time in which every copy is read again and compared with its digest; 0 for not at all.",
+    },
+    Key {
+        section: "scrub",
+        name: "bandwidth",
+        field: Field::Bytes(65_536..=1 << 40, |c| &mut c.scrub.bandwidth),
+        default: Value("67108864"),
+        doc: "Most bytes a second read for that, also when an operator is in a hurry; an eighth while clients work hard.",
     },
     Key {
         section: "gc",

@@ -30,6 +30,8 @@ pub struct Config {
     pub write: Write,
     /// `[repair]`: when missing copies are made.
     pub repair: Repair,
+    /// `[scrub]`: how often what is kept is read again.
+    pub scrub: Scrub,
     /// `[gc]`: when unreferenced objects are removed.
     pub gc: Gc,
     /// `[raft]`: the clock of the consensus.
@@ -128,6 +130,15 @@ pub struct Write {
 pub struct Repair {
     /// How long a node may be away before its copies are made again elsewhere.
     pub grace: Duration,
+}
+
+/// `[scrub]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// Time in which every copy is read again; zero for not at all.
+    pub period: Duration,
+    /// Most bytes a second read for it.
+    pub bandwidth: u64,
 }
 
 /// `[gc]`.

@@ -367,7 +367,9 @@ impl Membership {
         if !known || !self.is_member() {
             return None;
         }
-        if raft.votes(self.node) && remembers > raft.last_index() {
+        // Who is no member was never told anything: what it claims to remember counts for nothing.
+        let member = raft.votes(from) || raft.learns(from);
+        if member && raft.votes(self.node) && remembers > raft.last_index() {
             let why = format!(
                 "the log ends at {}, node {from} remembers that this node acknowledged {remembers}",
                 raft.last_index()

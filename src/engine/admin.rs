@@ -16,7 +16,7 @@ use crate::engine::serve;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::Failure;
 use crate::engine::{export, import};
-use crate::wire::admin::{Answer, Holdings, NodeState, Nodes, Request};
+use crate::wire::admin::{Answer, Holdings, Keeper, NodeState, Nodes, Request};
 use crate::wire::command::{Code, Operation};
 use crate::wire::record::{Administrative, NodeRecord};
 
@@ -70,7 +70,32 @@ fn answer(engine: &Arc<Engine>, request: &Request) -> Result<Answer, Failure> {
         } => import::take(engine, files, *begun, *dry_run)
             .map(|outcomes| Answer::Imported { outcomes }),
         Request::Remove { node, force } => remove(engine, *node, *force),
+        Request::Scrub { begin } => scrub(engine, *begin),
     }
+}
+
+fn scrub(engine: &Arc<Engine>, begin: bool) -> Result<Answer, Failure> {
+    if !engine.report().born {
+        let why = "this node is not a member yet";
+        return Err(Failure::refused(Code::Unavailable, why));
+    }
+    if begin {
+        engine.scrub.begin_now();
+    }
+    let records = query::nodes(&engine.tables).map_err(tables_failed)?;
+    let keepers = records.into_iter().filter(|record| record.stores);
+    let members: Vec<Keeper> = keepers
+        .map(|record| Keeper {
+            node: record.id,
+            name: record.name,
+            address: record.address,
+        })
+        .collect();
+    let keeps = members.iter().any(|member| member.node == engine.node());
+    Ok(Answer::Scrub {
+        scrub: keeps.then(|| engine.scrub.status()),
+        members,
+    })
 }
 
 /// A failure as it is told to the operator.

@@ -239,11 +239,19 @@ impl Peers {
 
     /// A new connection, authenticated. A control connection tries every address that is known, one for bytes the likeliest.
     pub fn dial(&self, node: NodeId, role: Role) -> io::Result<FrameStream> {
-        let peer = self.known(node)?;
         // Who waits for bytes gives a peer that does not answer no more time than one that takes none.
-        let (patience, attempts) = match role {
-            Role::Bulk => (handshake::PATIENCE.min(self.stall), 1),
-            Role::Control | Role::Admin => (handshake::PATIENCE, usize::MAX),
+        let patience = match role {
+            Role::Bulk => handshake::PATIENCE.min(self.stall),
+            Role::Control | Role::Admin => handshake::PATIENCE,
+        };
+        self.dial_within(node, role, patience)
+    }
+
+    fn dial_within(&self, node: NodeId, role: Role, patience: Duration) -> io::Result<FrameStream> {
+        let peer = self.known(node)?;
+        let attempts = match role {
+            Role::Bulk => 1,
+            Role::Control | Role::Admin => usize::MAX,
         };
         let candidates = peer.addresses.lock().candidates();
         let mut first = None;
@@ -263,18 +271,24 @@ impl Peers {
 
     /// A bulk connection: a kept one that is still good, or a new one. Give it back with [`Lent::keep`] when its last request was answered.
     pub fn lend(self: &Arc<Self>, node: NodeId) -> io::Result<Lent> {
+        self.lend_within(node, self.stall)
+    }
+
+    /// As [`Peers::lend`], with so much time to reach the peer and for each read from it, where there is somebody else to ask.
+    pub fn lend_within(self: &Arc<Self>, node: NodeId, patience: Duration) -> io::Result<Lent> {
+        let patience = patience.min(self.stall);
         let peer = self.known(node)?;
         loop {
             let Some(mut stream) = peer.kept.lock().pop() else {
                 break;
             };
             if stream.is_quiet() {
-                stream.set_timeouts(self.stall, self.stall)?;
+                stream.set_timeouts(patience, self.stall)?;
                 return Ok(Lent { stream, peer, node });
             }
         }
-        let mut stream = self.dial(node, Role::Bulk)?;
-        stream.set_timeouts(self.stall, self.stall)?;
+        let mut stream = self.dial_within(node, Role::Bulk, handshake::PATIENCE.min(patience))?;
+        stream.set_timeouts(patience, self.stall)?;
         Ok(Lent { stream, peer, node })
     }
 

@@ -88,6 +88,10 @@ pub struct Settings {
     pub leg_wait: Duration,
     /// Grace before unreferenced objects go (rule R6).
     pub garbage_grace: Duration,
+    /// Time in which every copy is read again; zero for not at all.
+    pub scrub_period: Duration,
+    /// Most bytes a second that a scrub reads.
+    pub scrub_bandwidth: u64,
     /// Grace before a dead node's copies are made again.
     pub repair_grace: Duration,
 }

@@ -17,11 +17,13 @@ use crate::engine::bulk::Peers;
 use crate::engine::census::Census;
 use crate::engine::clock;
 use crate::engine::collector::Candidates;
+use crate::engine::content::Laggards;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
 use crate::engine::permits::Permits;
 use crate::engine::pins::Pins;
 use crate::engine::queue::{Sender, bounded};
+use crate::engine::scrub::Scrub;
 use crate::engine::settings::Settings;
 use crate::engine::verbs::Failure;
 use crate::engine::visible::Visible;
@@ -76,6 +78,10 @@ pub struct Engine {
     pub legs: LegBoard,
     /// Objects that may be garbage (rule R6).
     pub candidates: Candidates,
+    /// Holders that lately kept reads waiting.
+    pub laggards: Laggards,
+    /// How the scrub stands, and what it and reads found.
+    pub scrub: Scrub,
     /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
     pub comparing: AtomicBool,
     /// What each node holds, as last counted.
@@ -129,7 +135,7 @@ pub struct Parts {
 impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let applied = parts.report.applied;
+        let (node, applied) = (parts.settings.node, parts.report.applied);
         let comparing = parts.dirs.dirs.iter().any(|dir| dir.fresh);
         Self {
             settings: parts.settings,
@@ -146,6 +152,8 @@ impl Engine {
             pins: Pins::default(),
             legs: LegBoard::default(),
             candidates: Candidates::default(),
+            laggards: Laggards::default(),
+            scrub: Scrub::new(node),
             comparing: AtomicBool::new(comparing),
             census: Census::default(),
             stopping: parts.stopping,

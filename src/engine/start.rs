@@ -24,7 +24,7 @@ use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
 use crate::engine::world::{Production, checkpoint, drive, fact, tend_tree};
 use crate::engine::writer;
-use crate::engine::{collector, jobs, load, roster};
+use crate::engine::{collector, jobs, load, roster, scrub};
 use crate::store::disk::RealDisk;
 use crate::store::layout::{DataDirs, OpenError, StateDir};
 use crate::store::log::{self, LogBase, LogError, RaftLog};
@@ -233,6 +233,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         ("heartbeat", load::beat as fn(&Arc<Engine>)),
         ("sampler", load::sample),
         ("collector", collector::run),
+        ("scrub", scrub::run),
         ("register", register),
         ("roster", roster::follow),
     ] {

@@ -38,8 +38,10 @@ pub mod fact {
     pub const LOST: &str = "lost";
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
+    /// Where the scrub is.
+    pub const SCRUB: &str = "scrub";
     /// All of them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         BIRTH,
         ADMITTED,
         OUT,
@@ -49,6 +51,7 @@ pub mod fact {
         INSTALLING,
         LOST,
         FORGETTING,
+        SCRUB,
     ];
 }
 
@@ -188,20 +191,25 @@ impl Production {
     /// into a cluster of its own, and find that they belong to another. The start writes marks that are lacking.
     fn remember(&self, memory: &Memory) -> Result<(), Fatal> {
         let engine = &self.engine;
-        let (name, value, cluster) = match memory {
-            Memory::Born(birth) => (fact::BIRTH, to_row(birth), Some(birth.cluster)),
-            Memory::Admitted(cluster) => (fact::ADMITTED, to_row(cluster), Some(*cluster)),
-            Memory::Out { cluster, why } => (fact::OUT, to_row(&(cluster, why)), None),
-            Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(indexes), None),
+        let (facts, cluster) = match memory {
+            Memory::Born(birth) => (vec![(fact::BIRTH, to_row(birth))], Some(birth.cluster)),
+            Memory::Admitted(cluster) => {
+                let admitted = (fact::ADMITTED, to_row(cluster));
+                let facts = vec![
+                    admitted,
+                    (fact::OUT, Vec::new()),
+                    (fact::JOINING, Vec::new()),
+                ];
+                (facts, Some(*cluster))
+            }
+            Memory::Out { cluster, why } => (vec![(fact::OUT, to_row(&(cluster, why)))], None),
+            Memory::Acknowledged(indexes) => (vec![(fact::ACKNOWLEDGED, to_row(indexes))], None),
         };
         if let Some(cluster) = cluster {
             engine.dirs.may_be_of(cluster).map_err(disk)?;
         }
-        let write = |name, bytes: &[u8]| engine.state.write_fact(name, bytes).map_err(disk);
-        write(name, &value)?;
-        if matches!(memory, Memory::Admitted(_)) {
-            write(fact::OUT, b"")?;
-            write(fact::JOINING, b"")?;
+        for (name, value) in facts {
+            engine.state.write_fact(name, &value).map_err(disk)?;
         }
         if let Some(cluster) = cluster {
             engine.dirs.set_cluster(cluster).map_err(disk)?;

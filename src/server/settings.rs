@@ -142,6 +142,8 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         body_pause: config.server.read_timeout,
         leg_wait: config.write.leg_wait,
         garbage_grace: config.gc.grace,
+        scrub_period: config.scrub.period,
+        scrub_bandwidth: config.scrub.bandwidth,
         repair_grace: config.repair.grace,
     })
 }

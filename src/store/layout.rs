@@ -6,6 +6,7 @@
 //! <data>/.momo/lock           locked while a process uses the directory
 //! <data>/.momo/objects/ab/    objects whose SHA-256 begins with ab; 00 to ff are made at format
 //! <data>/.momo/tmp/           what is not yet sealed
+//! <data>/.momo/aside/         damaged objects, kept until good copies of them are counted elsewhere
 //! <data>/.momo/state/         of the first directory, unless `state_dir` names another place:
 //!     format, lock, boot, log/, tables.redb, facts/
 //! ```
@@ -266,8 +267,10 @@ impl DataDir {
             Some(mark) => mark,
             None => Self::format(path, &private, node)?,
         };
-        let temporary = private.join("tmp");
-        std::fs::create_dir_all(&temporary).map_err(at(&temporary))?;
+        for name in ["tmp", "aside"] {
+            let folder = private.join(name);
+            std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+        }
         match disk::set_attribute(&lock, "user.momo.test", b"1") {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {

@@ -10,6 +10,7 @@ use super::command::Code;
 use super::lines::Entry;
 use super::peer::Figures;
 use super::record::{Administrative, NodeRecord};
+use super::scrub::ScrubStatus;
 use crate::base::id::{ClusterId, NodeId};
 use crate::base::path::FilePath;
 
@@ -65,6 +66,12 @@ pub enum Request {
         /// Only says what would become of them.
         dry_run: bool,
     },
+    /// How the scrub of the node that is asked stands. Answered by [`Answer::Scrub`].
+    Scrub {
+        /// It is to begin a pass over all of its copies.
+        #[serde(default)]
+        begin: bool,
+    },
 }
 
 /// Files that one [`Request::Import`] may bring.
@@ -81,6 +88,13 @@ pub enum Answer {
     },
     /// The members.
     Nodes(Nodes),
+    /// A node's scrub, and whom else to ask for theirs.
+    Scrub {
+        /// How it stands; of a node that keeps no copies nothing is to be said.
+        scrub: Option<ScrubStatus>,
+        /// The members that keep copies.
+        members: Vec<Keeper>,
+    },
     /// Who belongs.
     Roster(Roster),
     /// The copy of the catalog follows.
@@ -102,6 +116,17 @@ pub enum Answer {
         /// Why, for people.
         message: String,
     },
+}
+
+/// A member that keeps copies, and where it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keeper {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its peer door, `host:port`.
+    pub address: String,
 }
 
 /// Who belongs to a cluster.

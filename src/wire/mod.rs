@@ -9,4 +9,5 @@ pub mod momo;
 pub mod parsed;
 pub mod peer;
 pub mod record;
+pub mod scrub;
 pub mod text;

@@ -25,6 +25,11 @@ impl Text {
         self.stream.get_ref()
     }
 
+    /// What is still to be read.
+    pub fn into_reader(self) -> impl Read {
+        self.stream
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
@@ -93,6 +98,13 @@ impl Text {
     /// `FILE GET`; the bytes, or what stands behind `ERR `.
     pub fn get(&mut self, name: &str) -> io::Result<Result<Vec<u8>, String>> {
         Ok(self.get_whole(name)?.map(|got| got.body))
+    }
+
+    /// So many bytes of a body, after a `FILE GET` by [`Text::ask`].
+    pub fn some(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0_u8; count];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// `FILE GET`, with what the daemon said of the bytes.
