@@ -657,6 +657,7 @@ impl Cluster {
                 self.count("refused");
                 Outcome::Refused
             }
+            Answered::Overview(_) => return Ok(()),
             Answered::Unknown => {
                 self.count("unknown");
                 Outcome::Unknown
@@ -668,6 +669,7 @@ impl Cluster {
                 self.count("stale");
                 Outcome::Stale
             }
+            Answered::Overview(_) => return Err("an overview nobody asked for".to_owned()),
             Answered::Fresh => {
                 let path = self.clients.reads(ticket).ok_or("a read nobody made")?;
                 let found = query::file(&machine.tables, path).map_err(|e| e.to_string())?;
