@@ -211,3 +211,35 @@ fn a_copy_that_comes_to_be_counted_late_is_shown_under_its_name() {
     });
     assert_eq!(said(&cluster, "adopted"), 1, "{}", cluster.tails());
 }
+
+/// Runs a command line of ours that must succeed.
+fn run(cluster: &Cluster, args: &[&str]) {
+    let output = cluster.client(args).output().expect("a client");
+    assert!(
+        output.status.success(),
+        "momo {}: {}\n{}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr),
+        cluster.tails()
+    );
+}
+
+#[test]
+fn a_daemon_that_is_drained_is_emptied_and_gives_nothing_up_before_it_lies_elsewhere() {
+    let cluster = Cluster::start(&shape(4, 600_000, ""));
+    let files = fill(&cluster, 12, 30_000);
+    run(&cluster, &["node", "drain", "1"]);
+    for (name, body) in &files {
+        cluster.eventually(&format!("{name} lies elsewhere alone"), |cluster| {
+            let holders = cluster.holders(name, body);
+            assert!(cluster.durable(body) >= 3, "{name}: {holders:?}");
+            holders == [0, 2, 3]
+        });
+    }
+    cluster.eventually("nothing is owed", |cluster| is_paid(cluster, 0));
+    run(&cluster, &["node", "undrain", "1"]);
+    for (name, body) in &files {
+        assert_eq!(cluster.get(1, name), *body, "{name}");
+        assert_eq!(cluster.holders(name, body), [0, 2, 3], "{name}");
+    }
+}

@@ -409,6 +409,8 @@ impl Node {
             incoming: settings.repair_in,
             outgoing: settings.repair_out,
             bandwidth: settings.repair_bandwidth,
+            // Until the node that dropped it has said so with its next figures.
+            lingers: settings.garbage_grace + settings.heartbeat_interval * 2,
         });
         Ok(Self {
             effects: VecDeque::new(),

@@ -40,6 +40,8 @@ pub struct Settings {
     pub heartbeat_timeout: Duration,
     /// How long a node may be dead before copies are made again elsewhere.
     pub repair_grace: Duration,
+    /// How long a node keeps what nothing refers to any more, or a copy that was dropped.
+    pub garbage_grace: Duration,
     /// Copies a node takes in at the same time.
     pub repair_in: usize,
     /// Copies a node gives out at the same time.
@@ -79,6 +81,7 @@ impl Settings {
             heartbeat_interval: Duration::from_secs(5),
             heartbeat_timeout: Duration::from_secs(15),
             repair_grace: Duration::from_mins(2),
+            garbage_grace: Duration::from_mins(10),
             repair_in: limit::JOBS_IN,
             repair_out: limit::JOBS_OUT,
             repair_bandwidth: 0,

@@ -452,6 +452,7 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
     core.heartbeat_interval = settings.heartbeat_interval;
     core.heartbeat_timeout = settings.heartbeat_timeout;
     core.repair_grace = settings.repair_grace;
+    core.garbage_grace = settings.garbage_grace;
     core.repair_in = settings.repair_in;
     core.repair_out = settings.repair_out;
     core.repair_bandwidth = settings.repair_bandwidth;

@@ -657,7 +657,6 @@ impl Cluster {
                 self.count("refused");
                 Outcome::Refused
             }
-            Answered::Overview(_) => return Ok(()),
             Answered::Unknown => {
                 self.count("unknown");
                 Outcome::Unknown

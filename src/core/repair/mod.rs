@@ -5,6 +5,7 @@
 //! order that is carried out twice adds a copy that is there already.
 
 mod absences;
+mod balance;
 mod debts;
 mod jobs;
 mod place;
@@ -28,9 +29,10 @@ use crate::wire::peer::{Fetch, JobId};
 use crate::wire::record::{Administrative, NodeRecord, ObjectRecord};
 
 use absences::Absences;
+use balance::Balance;
 use debts::Debts;
 use jobs::{Ended, Job, Jobs};
-use place::Places;
+use place::{Chosen, Places};
 use progress::Meter;
 pub use progress::Progress;
 use surplus::Surplus;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub outgoing: usize,
     /// Bytes a second that a node takes in at most; 0 for any number.
     pub bandwidth: u64,
+    /// How long a copy that was dropped stays on its disk.
+    pub lingers: Duration,
 }
 
 /// What a tick asks for.
@@ -78,6 +82,7 @@ pub struct Repair {
     debts: Debts,
     jobs: Jobs,
     surplus: Surplus,
+    balance: Balance,
     meter: Meter,
     /// The members as of the last tick, as far as they matter here.
     members: Vec<Standing>,
@@ -101,6 +106,7 @@ impl Repair {
             debts: Debts::default(),
             jobs: Jobs::new(&settings),
             surplus: Surplus::default(),
+            balance: Balance::default(),
             meter: Meter::default(),
             members: Vec::new(),
             turned: Mono::default(),
@@ -155,9 +161,13 @@ impl Repair {
             self.jobs.forget_rests(now);
         }
         self.order(now, term, tables, &members, health, &mut work)?;
-        let calm = self.turned + self.settings.grace.max(Duration::from_secs(1));
+        let calm = now >= self.turned + self.settings.grace.max(Duration::from_secs(1));
         self.surplus
-            .tick(now, now >= calm, tables, &members, health, &mut work)?;
+            .tick(now, calm, tables, &members, health, &mut work)?;
+        let idle = calm && query::debts(tables)? == 0 && !counting::is_recounting(tables)?;
+        if self.balance.is_due(now, idle) {
+            self.relieve(now, term, tables, &members, health, &mut work)?;
+        }
         let under_way = self.jobs.len() > 0 || !work.orders.is_empty();
         let debts = (query::debts(tables)?, query::debt_bytes(tables)?);
         self.meter.tick(now, under_way, debts, &mut work);
@@ -199,6 +209,7 @@ impl Repair {
             return Some(Mono::default());
         }
         let next = self.next_look.min(self.surplus.deadline());
+        let next = next.min(self.balance.deadline());
         let others = self.absences.deadline();
         Some(others.map_or(next, |other| other.min(next)))
     }
@@ -262,29 +273,13 @@ impl Repair {
                 continue;
             };
             let avoid = self.jobs.last_target(&sha256);
-            match places.choose(&object, avoid) {
+            match places.choose(&object, avoid, |_| true) {
                 // Nobody to copy to or from: it is found again when the turn comes to it.
                 place::Choice::None => self.debts.remove(&found),
                 place::Choice::Later => {}
                 place::Choice::Of(choice) => {
                     self.debts.remove(&found);
-                    let size = object.size;
-                    let job = Job {
-                        sha256,
-                        size,
-                        holders: choice.holders.clone(),
-                        target: choice.target,
-                        boot: choice.boot,
-                        until: now,
-                    };
-                    let id = self.jobs.begin(term, job, now);
-                    let fetch = Fetch {
-                        job: id,
-                        sha256,
-                        size,
-                        holders: choice.holders,
-                    };
-                    work.orders.push((choice.target, fetch));
+                    self.begin(now, term, sha256, object.size, choice, work);
                 }
             }
         }
@@ -293,6 +288,61 @@ impl Repair {
             self.next_look = self.next_look.min(now + SOON);
         }
         Ok(())
+    }
+
+    /// Moves objects off full nodes.
+    fn relieve(
+        &mut self,
+        now: Mono,
+        term: u64,
+        tables: &dyn Tables,
+        members: &[NodeRecord],
+        health: &Health,
+        work: &mut Work,
+    ) -> Result<(), TableError> {
+        let discounts = counting::discounts(tables)?;
+        let mut places = Places::new(&self.settings, members, &discounts, health, &self.jobs);
+        let chosen = self.balance.look(
+            now,
+            self.settings.lingers,
+            self.jobs.len(),
+            tables,
+            members,
+            &discounts,
+            health,
+            &mut places,
+            work,
+        )?;
+        for (sha256, size, choice) in chosen {
+            self.begin(now, term, sha256, size, choice, work);
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        now: Mono,
+        term: u64,
+        sha256: Sha256,
+        size: u64,
+        choice: Chosen,
+        work: &mut Work,
+    ) {
+        let job = Job {
+            sha256,
+            size,
+            holders: choice.holders.clone(),
+            target: choice.target,
+            boot: choice.boot,
+            until: now,
+        };
+        let fetch = Fetch {
+            job: self.jobs.begin(term, job, now),
+            sha256,
+            size,
+            holders: choice.holders,
+        };
+        work.orders.push((choice.target, fetch));
     }
 
     /// Whether an object needs a copy and need not rest.

@@ -131,8 +131,14 @@ impl<'a> Places<'a> {
                 .all(|source| source.jobs >= self.outgoing)
     }
 
-    /// A place for one more copy of `object`, taken for it at once; `avoid` did not make it the last time.
-    pub fn choose(&mut self, object: &ObjectRecord, avoid: Option<NodeId>) -> Choice {
+    /// A place for one more copy of `object` on a node that `takes` it, taken for it at once; `avoid` did not make it the
+    /// last time.
+    pub fn choose(
+        &mut self,
+        object: &ObjectRecord,
+        avoid: Option<NodeId>,
+        takes: impl Fn(NodeId) -> bool,
+    ) -> Choice {
         let holders = self.holders(object);
         let Some(busy) = holders.first().map(|holder| self.busy(*holder)) else {
             return Choice::None;
@@ -145,7 +151,9 @@ impl<'a> Places<'a> {
             .collect();
         // A copy on it that does not count now, in a directory that is gone, does not stand in the way of another.
         let suits = |target: &&mut Target| {
-            !counted.contains(&target.node) && target.room.is_none_or(|room| room >= object.size)
+            !counted.contains(&target.node)
+                && takes(target.node)
+                && target.room.is_none_or(|room| room >= object.size)
         };
         let best = self.targets.iter_mut().filter(suits).min_by_key(|target| {
             (

@@ -24,6 +24,7 @@ const SETTINGS: Settings = Settings {
     incoming: JOBS_IN,
     outgoing: 1_000,
     bandwidth: 0,
+    lingers: Duration::from_mins(10),
 };
 
 /// A leader, node 0, and its cluster, without a network between.
@@ -834,4 +835,40 @@ fn a_repair_is_said_at_its_beginning_now_and_then_and_at_its_end() {
     assert_eq!(said[0], "repair_started");
     assert_eq!(said[1..said.len() - 1], ["repair_progress"; 2]);
     assert_eq!(said.last(), Some(&"repair_done"));
+}
+
+#[test]
+fn objects_move_off_a_node_that_is_nearly_full_to_those_below_the_mean_and_no_further() {
+    let mut cluster = Cluster::new(4);
+    let beat = |cluster: &mut Cluster, free: [u64; 4]| {
+        for (node, free) in (0..4).zip(free) {
+            let figures = Figures {
+                total_bytes: 100 * GIB,
+                free_bytes: free * GIB,
+                ..Figures::default()
+            };
+            let health = &mut cluster.health;
+            health.heartbeat(NodeId(node), Boot(1), figures, at(0));
+        }
+    };
+    beat(&mut cluster, [16, 25, 70, 70]);
+    for content in 0..80 {
+        cluster.put(content, GIB, 2, &[0, 1]);
+    }
+    assert_eq!(cluster.run(0, 200_000), [], "below the mark");
+    beat(&mut cluster, [10, 25, 70, 70]);
+    let orders = cluster.run(200_020, 300_000);
+    assert_eq!(
+        orders.len(),
+        10,
+        "to 80 %, though its disk says 90 % for a while yet"
+    );
+    assert!(orders.iter().all(|(target, _)| target.0 >= 2));
+    let left = (0..80).filter(|content| cluster.holders(*content).contains(&0));
+    assert_eq!(left.count(), 70);
+    for content in 0..80 {
+        assert_eq!(cluster.holders(content).len(), 2);
+    }
+    beat(&mut cluster, [20, 25, 65, 65]);
+    assert_eq!(cluster.run(300_020, 1_000_000), [], "and it ends there");
 }
