@@ -73,8 +73,10 @@ sim: ## the simulator over many seeds (SEEDS=n)
 endif
 
 ifneq ($(wildcard tests/fuzz.rs tests/fuzz/main.rs),)
-fuzz: ## the laws of the wire formats over many inputs (CASES=n)
-	FUZZ_CASES=$(or $(CASES),100000) $(CARGO) test --locked --release --test fuzz
+fuzz: ## the laws of every format over many inputs, new ones kept in tests/fuzz/corpus (SECONDS=n, CASES=n, SEED=n)
+	FUZZ_CASES=$(or $(CASES),20000) $(CARGO) test --locked --test fuzz -- --skip corpus
+	FUZZ_SAVE=1 FUZZ_SEED=$(or $(SEED),$$(date +%s)) FUZZ_SECONDS=$(or $(SECONDS),300) \
+		$(CARGO) test --locked --test fuzz corpus -- --nocapture
 endif
 
 soak: ## load and faults together, nothing lost, memory flat (MINUTES=n)

@@ -393,8 +393,9 @@ impl StateDir {
     fn raise_boot(&self, at_least: u64) -> Result<Boot, OpenError> {
         let path = self.shared.path.join("boot");
         let at = |error| OpenError::Io(path.clone(), error);
-        let last = match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim_end().parse::<u64>().map_err(|_| {
+        let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim_end().parse().ok();
+        let last: u64 = match std::fs::read(&path) {
+            Ok(bytes) => number(&bytes).ok_or_else(|| {
                 OpenError::Mark(path.clone(), "the boot counter is not a number".to_owned())
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
