@@ -165,6 +165,7 @@ fn nothing_new_goes_to_a_node_that_is_drained() {
 fn a_drained_node_is_told_to_be_safe_to_stop_once_all_lies_elsewhere_and_only_then_it_may_go() {
     let mut cluster = Cluster::start(&Shape {
         daemons: 5,
+        extra: "[cluster]\nvoters=3\n\n".to_owned(),
         ..Shape::default()
     });
     let files: Vec<(String, Vec<u8>)> = (0..6)

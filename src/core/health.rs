@@ -423,6 +423,8 @@ mod tests {
                 dirs: Vec::new(),
                 boot: Boot(boot),
                 knows: 1,
+                lost: false,
+                gone: Vec::new(),
             };
             let mut batch = Batch::default();
             batch.put(Table::Nodes, &NodeId(node).key(), to_row(&record));

@@ -31,6 +31,7 @@ pub mod settings;
 pub mod shared;
 pub mod snapshot;
 pub mod start;
+pub mod tempo;
 pub mod transfer;
 pub mod verbs;
 pub mod visible;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::base::id::{Boot, ClusterId, NodeId};
-use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE, JOBS_IN};
+use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE};
 use crate::base::table::TableError;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
@@ -233,7 +233,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     )?;
     let shared = Arc::clone(&engine);
     spawn("tree", Box::new(move || tend_tree(&shared, &tree_queue)))?;
-    for _ in 0..JOBS_IN {
+    for _ in 0..engine.settings.repair_in.max(1) {
         let (shared, queue) = (Arc::clone(&engine), job_queue.clone());
         spawn("copy", Box::new(move || jobs::run(&shared, &queue)))?;
     }
@@ -452,6 +452,10 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
     core.heartbeat_interval = settings.heartbeat_interval;
     core.heartbeat_timeout = settings.heartbeat_timeout;
     core.repair_grace = settings.repair_grace;
+    core.garbage_grace = settings.garbage_grace;
+    core.repair_in = settings.repair_in;
+    core.repair_out = settings.repair_out;
+    core.repair_bandwidth = settings.repair_bandwidth;
     core
 }
 

@@ -8,9 +8,11 @@ use serde::Serialize;
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{NodeId, Version};
 use crate::base::path::FilePath;
+pub use crate::core::repair::Progress;
 use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
+use crate::wire::scrub::ScrubStatus;
 
 /// The verbs. [`crate::engine::Handle`] is the real thing; doors take `&dyn Verbs`, so that a test can stand in.
 pub trait Verbs: Send + Sync {
@@ -243,6 +245,19 @@ pub struct Drained {
     pub why: String,
 }
 
+/// How the copies that are missing come about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// Bytes of the copies that are missing, as far as they have been counted.
+    pub bytes_left: u64,
+    /// Whether copies are still being counted anew, after a node came, went, or changed its directories.
+    pub recounting: bool,
+    /// Copy jobs queued or running on this node.
+    pub here: u64,
+    /// What the leader knows besides; `None` when it could not be asked.
+    pub leading: Option<Progress>,
+}
+
 /// One screen.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -268,6 +283,11 @@ pub struct Status {
     pub mode: ModeRecord,
     /// Objects with fewer copies than wanted.
     pub under_replicated: u64,
+    /// How repair goes on.
+    pub repair: Repair,
+    /// This node's scrub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<ScrubStatus>,
     /// Open connections here.
     pub connections: u64,
     /// `full`, `data` or `none`.

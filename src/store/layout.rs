@@ -39,6 +39,8 @@ pub struct DataDir {
     pub device: u64,
     /// Made by this start: it was empty before.
     pub fresh: bool,
+    /// Its file system takes no writes: what it holds is served, and it takes nothing new (rule R18).
+    pub read_only: bool,
     mark: Mutex<Mark>,
     _lock: File,
 }
@@ -185,7 +187,13 @@ impl DataDirs {
             dirs,
             state: Arc::clone(&state.shared),
         };
-        let warnings = dirs.shared_devices();
+        let mut warnings = dirs.shared_devices();
+        for dir in dirs.dirs.iter().filter(|dir| dir.read_only) {
+            let path = dir.path.display();
+            warnings.push(format!(
+                "{path} is read-only: what it holds is served, and it takes nothing new"
+            ));
+        }
         let boot = state.raise_boot(at_least)?;
         Ok(Opened {
             dirs,
@@ -202,7 +210,9 @@ impl DataDirs {
         self.may_be_of(cluster)?;
         for (path, mark) in self.marks() {
             let mut mark = mark.lock();
-            if mark.cluster.is_none() {
+            // A directory that takes no writes keeps the mark it has.
+            let read_only = |dir: &DataDir| dir.read_only && dir.path.join(PRIVATE) == path;
+            if mark.cluster.is_none() && !self.dirs.iter().any(read_only) {
                 let marked = Mark {
                     cluster: Some(cluster),
                     ..mark.clone()
@@ -342,12 +352,17 @@ impl DataDir {
             Some(mark) => mark,
             None => Self::format(path, &private, node)?,
         };
+        let mut read_only = false;
         for name in ["tmp", "aside"] {
             let folder = private.join(name);
-            std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+            match std::fs::create_dir_all(&folder) {
+                Err(error) if disk::is_read_only(&error) => read_only = true,
+                made => made.map_err(at(&folder))?,
+            }
         }
         match disk::set_attribute(&lock, "user.momo.test", b"1") {
             Ok(()) => {}
+            Err(error) if disk::is_read_only(&error) => read_only = true,
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 return Err(OpenError::NoAttributes(path.to_owned()));
             }
@@ -359,6 +374,7 @@ impl DataDir {
             path: path.to_owned(),
             device: facts.identity.0,
             fresh,
+            read_only,
             mark: Mutex::new(mark),
             _lock: lock,
         })
@@ -536,12 +552,13 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
     let at = |error| OpenError::Io(path.clone(), error);
     let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(at)?;
+    let opened = options.write(true).create(true).truncate(false).open(&path);
+    let file = match opened {
+        // What is locked need not be written to.
+        Err(error) if disk::is_read_only(&error) => File::open(&path),
+        opened => opened,
+    };
+    let file = file.map_err(at)?;
     if disk::try_lock(&file).map_err(at)? {
         Ok(file)
     } else {
