@@ -197,18 +197,7 @@ impl Membership {
                 format!("asking to be made a member: {others} daemons of the cluster within reach")
             }
             Standing::Out { why, .. } => why.clone(),
-            Standing::Empty if !self.old_members().is_empty() => {
-                let old: Vec<String> = self.old_members().iter().map(NodeId::to_string).collect();
-                let old = old.join(", ");
-                format!(
-                    "this daemon is empty, and a cluster is there (daemons {old}): waiting to be taken in by a leader \
-                     of it; who is no member yet must ask with --join"
-                )
-            }
-            Standing::Empty => {
-                let all = voters.len();
-                format!("{alive} of {all} daemons up, all needed for the first start")
-            }
+            Standing::Empty => self.why_not_born(alive, voters.len()),
             Standing::Waiting { why, .. } => {
                 format!("waiting to be taken in again by the others: {why}")
             }
@@ -226,12 +215,27 @@ impl Membership {
         }
     }
 
-    /// Those who say that they belong to a cluster with a past.
-    fn old_members(&self) -> Vec<NodeId> {
-        let has_past = |hello: &Hello| hello.cluster.is_some() && hello.newborn.is_none();
-        let peers = self.peers.iter();
-        let old = peers.filter(|(_, peer)| peer.hello.as_ref().is_some_and(has_past));
-        old.map(|(node, _)| *node).collect()
+    /// What an empty node waits for, for people: to be born with all the others, or to be taken in by those that have a past.
+    fn why_not_born(&self, alive: usize, all: usize) -> String {
+        let others = || self.settings.members.iter().filter(|m| m.id != self.node);
+        let hello = |node: &NodeId| self.peers.get(node).filter(|peer| peer.up)?.hello.as_ref();
+        let remember =
+            |node: &NodeId| hello(node).is_some_and(|h| h.cluster.is_some() && h.newborn.is_none());
+        let past: Vec<NodeId> = others().map(|m| m.id).filter(remember).collect();
+        if !past.is_empty() {
+            let names: Vec<String> = past.iter().map(ToString::to_string).collect();
+            return format!(
+                "nothing is remembered here, a cluster is by {}: waiting for its leader to take this node in (who is no member yet must ask with --join)",
+                names.join(", ")
+            );
+        }
+        if alive < all {
+            return format!("{alive} of {all} daemons up, all needed for the first start");
+        }
+        match others().find(|m| hello(&m.id).is_none()) {
+            Some(silent) => format!("all {all} daemons up, waiting to hear from {}", silent.id),
+            None => format!("all {all} daemons up, the first start is under way"),
+        }
     }
 
     /// When to be called again at the latest.
@@ -491,6 +495,23 @@ impl Membership {
         let same = births.iter().all(|other| other == birth);
         let member = birth.members.iter().any(|m| m.id == self.node);
         (same && member).then(|| (*birth).clone())
+    }
+
+    /// An operator's word: the cluster is born although not all members are within reach. This node alone votes at first,
+    /// so that nobody has anything to forget; the others are taken in as they come. Void when this node or one within
+    /// reach has a past.
+    pub fn init(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        let has_past = |peer: &Peer| peer.hello.as_ref().is_some_and(|h| h.cluster.is_some());
+        let manages = self.card().is_some_and(|card| card.manages);
+        let free = self.standing == Standing::Empty && !self.settings.joins;
+        if !free || !manages || self.peers.values().any(has_past) {
+            return None;
+        }
+        let mut birth = self.draw_up(turn);
+        for member in &mut birth.members {
+            member.votes = member.id == self.node;
+        }
+        Some(self.be_born(turn, birth))
     }
 
     fn draw_up(&self, turn: &Turn<'_>) -> Birth {
