@@ -165,6 +165,7 @@ fn nothing_new_goes_to_a_node_that_is_drained() {
 fn a_drained_node_is_told_to_be_safe_to_stop_once_all_lies_elsewhere_and_only_then_it_may_go() {
     let mut cluster = Cluster::start(&Shape {
         daemons: 5,
+        extra: "[cluster]\nvoters=3\n\n".to_owned(),
         ..Shape::default()
     });
     let files: Vec<(String, Vec<u8>)> = (0..6)
@@ -285,4 +286,65 @@ fn an_import_is_refused_while_objects_without_a_name_go_too_soon() {
         1,
         "[gc] grace",
     );
+}
+
+#[test]
+fn a_cluster_that_lost_every_catalog_is_born_again_with_its_bytes_and_a_copy_of_the_catalog() {
+    let mut cluster = Cluster::start(&Shape {
+        extra: "[gc]\ngrace=86400000\n\n".to_owned(),
+        ..Shape::default()
+    });
+    let copy = cluster.folder().join("copy.jsonl");
+    let copy = copy.to_string_lossy().into_owned();
+    let files: Vec<(String, Vec<u8>)> = (0..12)
+        .map(|i| (format!("dir/{i:02}"), content(i, 70_000)))
+        .collect();
+    for (name, bytes) in &files {
+        put(&cluster, name, bytes);
+    }
+    let before = nodes(&cluster)["cluster"].clone();
+    ends(&run(&cluster, &["catalog", "export", &copy]), 0, "");
+    ends(
+        &run(&cluster, &["catalog", "release", "--id", "0", "--yes"]),
+        1,
+        "use",
+    );
+    for daemon in &mut cluster.daemons {
+        daemon.terminate(harness::PATIENCE);
+    }
+    for id in ["0", "1", "2"] {
+        ends(
+            &run(&cluster, &["catalog", "release", "--id", id]),
+            2,
+            "--yes",
+        );
+        let released = run(&cluster, &["catalog", "release", "--id", id, "--yes"]);
+        ends(&released, 0, "released, its state is in");
+    }
+    for daemon in &mut cluster.daemons {
+        daemon.start();
+    }
+    cluster.wait_ready();
+    assert_ne!(nodes(&cluster)["cluster"], before);
+    cluster.eventually("every directory is in service", |cluster| {
+        let list = nodes(cluster);
+        (0..3).all(|id| {
+            list["nodes"][id]["dirs"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty())
+        })
+    });
+    let dry = run(&cluster, &["catalog", "import", &copy, "--dry-run"]);
+    ends(&dry, 0, "12 would be taken in");
+    ends(
+        &run(&cluster, &["catalog", "import", &copy]),
+        0,
+        "12 taken in",
+    );
+    for (name, bytes) in &files {
+        assert_eq!(&cluster.get(1, name), bytes);
+    }
+    cluster.eventually("no copy is missing", |cluster| {
+        nodes(cluster)["under_replicated"] == 0
+    });
 }

@@ -15,6 +15,8 @@ use super::exit::{Failure, of_file};
 use super::locate::ConfFlag;
 use super::{print, server};
 use crate::base::digest::Sha256;
+use crate::base::id::NodeId;
+use crate::config::Config;
 use crate::engine::frame::FrameStream;
 use crate::store::layout;
 use crate::wire::admin::{Answer, IMPORT_AT_ONCE, Outcome, Request};
@@ -106,14 +108,19 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 fn release(release: &Release) -> Result<(), Failure> {
     let config = release.conf.load()?;
     let id = server::known(&config, release.id)?;
-    let Some(daemon) = config.daemon(id) else {
-        return Err(Failure::Failed(format!("no daemon {id}")));
-    };
     if !release.yes {
         print::confirm(&format!(
             "daemon {id} forgets its cluster and its copy of the catalog (put aside, not removed); its files' bytes stay"
         ))?;
     }
+    print::out(&format!("daemon {id}: released{}\n", forget(&config, id)?))
+}
+
+/// Puts a stopped daemon's catalog aside and frees its directories from their cluster; where the catalog is then, in words.
+pub(super) fn forget(config: &Config, id: NodeId) -> Result<String, Failure> {
+    let Some(daemon) = config.daemon(id) else {
+        return Err(Failure::Failed(format!("no daemon {id}")));
+    };
     let state = daemon.state_dir();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let mut name = state.file_name().unwrap_or_default().to_owned();
@@ -121,12 +128,11 @@ fn release(release: &Release) -> Result<(), Failure> {
     let aside = state.with_file_name(name);
     let put_aside = layout::release(&daemon.data, &state, id, &aside)
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    let then = if put_aside {
+    Ok(if put_aside {
         format!(", its state is in {}", aside.display())
     } else {
         String::new()
-    };
-    print::out(&format!("daemon {id}: released{then}\n"))
+    })
 }
 
 fn export(export: &Export) -> Result<(), Failure> {

@@ -215,7 +215,7 @@ fn add(add: &Add) -> Result<(), Failure> {
         return print::json(&json!({ "node": id, "state": "added", "index": index }));
     }
     print::out(&format!(
-        "node {id}: added; start it now with an empty directory: momo server --id {id}\n"
+        "node {id}: added; start it now with an empty directory: momo server --id {id} --join HOST:PORT of any other\n"
     ))
 }
 
@@ -413,6 +413,16 @@ fn screen(nodes: &Nodes) -> String {
             ""
         },
     );
+    if let Some(repair) = nodes.repair.filter(|_| nodes.under_replicated > 0) {
+        let _ = writeln!(
+            text,
+            "repair: {} left, {} jobs, {} copies made, {} a second",
+            size(nodes.bytes_left),
+            repair.jobs,
+            repair.copies_done,
+            size(repair.bytes_per_s),
+        );
+    }
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(nodes.nodes.iter().map(|state| row(nodes, state)));
     let mut widths = [0; HEAD.len()];

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::catalog::query;
+use super::catalog::query::{self, Discounts};
 use crate::base::digest::Sha256;
 use crate::base::id::NodeId;
 use crate::base::table::{TableError, Tables};
 use crate::wire::admin::Holdings;
-use crate::wire::record::{Administrative, NodeRecord, ObjectRecord};
+use crate::wire::record::{Administrative, Copy, NodeRecord, ObjectRecord};
 
 /// Objects looked at in one page.
 const PAGE: usize = 512;
@@ -18,6 +18,7 @@ const EXAMPLES: usize = 3;
 #[derive(Debug)]
 pub struct Survey {
     members: Vec<NodeRecord>,
+    discounts: Discounts,
     after: Option<Sha256>,
     holdings: BTreeMap<NodeId, Holdings>,
 }
@@ -41,6 +42,7 @@ impl Survey {
             .collect();
         Ok(Self {
             members,
+            discounts: query::discounts(tables)?,
             after: None,
             holdings,
         })
@@ -74,19 +76,25 @@ impl Survey {
         sha256: &Sha256,
         object: &ObjectRecord,
     ) -> Result<(), TableError> {
-        let members = &self.members;
-        let mut holders: Vec<&NodeRecord> = members
-            .iter()
-            .filter(|member| {
-                let mut copies = object.copies.iter();
-                copies.any(|copy| copy.node == member.id && member.dirs.contains(&copy.dir))
+        let (members, discounts) = (&self.members, &self.discounts);
+        // A copy that nobody counts may be the last one all the same.
+        let lies_on = |member: &NodeRecord, counts: &dyn Fn(&Copy) -> bool| {
+            let mut copies = object.copies.iter();
+            copies.any(|copy| {
+                copy.node == member.id && member.dirs.contains(&copy.dir) && counts(copy)
             })
+        };
+        let dead = |member: &NodeRecord| member.administrative == Administrative::Dead;
+        let holders: Vec<&NodeRecord> = members
+            .iter()
+            .filter(|member| !dead(member) && lies_on(member, &|copy| !discounts.is_gone(copy)))
             .collect();
-        holders.retain(|member| member.administrative != Administrative::Dead);
         for holder in &holders {
             let others = holders.iter().filter(|other| other.id != holder.id);
-            let serving = others.clone().filter(|other| stays(other) && other.alive);
-            let have = serving.count();
+            let counts = |copy: &Copy| discounts.counts(copy);
+            let have = others
+                .filter(|other| stays(other) && other.alive && lies_on(other, &counts))
+                .count();
             let possible = members
                 .iter()
                 .filter(|member| member.id != holder.id && stays(member));
@@ -179,7 +187,7 @@ mod tests {
     use crate::base::digest::sha256;
     use crate::base::id::{Boot, DirId};
     use crate::base::table::{Batch, MemoryTables, Table};
-    use crate::wire::record::{Copy, to_row};
+    use crate::wire::record::to_row;
 
     fn member(id: u16, administrative: Administrative, alive: bool) -> NodeRecord {
         NodeRecord {

@@ -240,7 +240,7 @@ pub enum Memory {
     Born(Birth),
     /// It belongs to this cluster, without a vote until the cluster says otherwise.
     Admitted(ClusterId),
-    /// It has no part in this cluster any more, until it is taken in anew at its own request.
+    /// It has no part in this cluster any more.
     Out {
         /// The cluster.
         cluster: ClusterId,
@@ -510,6 +510,7 @@ impl Node {
             term: raft.map_or(0, Consensus::term),
             leads: raft.is_some_and(Consensus::leads),
             nodes: self.health.overview(),
+            repair: self.repair.progress(),
         }
     }
 
@@ -963,7 +964,7 @@ impl Found {
 }
 
 /// Where the tables of a new cluster stand.
-fn head_at_birth(birth: &Birth) -> SnapshotHead {
+pub fn head_at_birth(birth: &Birth) -> SnapshotHead {
     let seats = |votes: bool| {
         let members = birth.members.iter().filter(|m| m.votes == votes);
         let mut ids: Vec<u64> = members.map(|m| m.id.raft()).collect();

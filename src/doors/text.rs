@@ -614,6 +614,7 @@ fn screen(status: &Status) -> String {
         &format_args!("{} {}", mode.new.digit(), mode.new.name()),
     );
     row("under_replicated", &status.under_replicated);
+    row("repair", &repair_words(&status.repair));
     let leading = status.repair.leading.unwrap_or_default();
     let quiet = Repair {
         leading: status.repair.leading,
@@ -657,6 +658,27 @@ fn screen(status: &Status) -> String {
             };
             row("drain", &format_args!("{} {then}", member.id));
         }
+    }
+    text
+}
+
+/// How repair goes on, in the words of the status.
+fn repair_words(repair: &Repair) -> String {
+    let recounting = if repair.recounting { "yes" } else { "no" };
+    let mut text = format!(
+        "bytes_left={} recounting={recounting} here={}",
+        repair.bytes_left, repair.here
+    );
+    if let Some(leading) = &repair.leading {
+        let _ = write!(
+            text,
+            " jobs={} queued={} copies_done={} bytes_done={} bytes_per_s={}",
+            leading.jobs,
+            leading.queued,
+            leading.copies_done,
+            leading.bytes_done,
+            leading.bytes_per_s,
+        );
     }
     text
 }

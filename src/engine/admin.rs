@@ -203,6 +203,12 @@ fn nodes(engine: &Arc<Engine>, since: u64) -> Result<Nodes, Failure> {
             term: report.term,
             applied: report.applied,
             under_replicated: query::debts(&catalog)?,
+            bytes_left: query::debt_bytes(&catalog)?,
+            recounting: query::is_recounting(&catalog)?,
+            repair: overview
+                .as_ref()
+                .filter(|overview| overview.leads)
+                .map(|overview| overview.repair),
             stale,
             counted: counted.index,
             nodes: members.iter().map(member).collect(),

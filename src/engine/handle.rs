@@ -11,13 +11,14 @@ use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::core::holdings::obstacle;
 use crate::core::mode;
-use crate::core::node::{Report, Role};
+use crate::core::node::Report;
 use crate::engine::shared::{Engine, tables_failed};
 use crate::engine::verbs::{
     Content, Drained, Failure, Kept, Listing, Member, Put, Repair, Stat, Status, Verbs,
 };
 use crate::engine::{census, clock, content, put};
 use crate::store::objects::Durability;
+use crate::wire::admin::Overview;
 use crate::wire::command::{Code, Expect, Operation};
 use crate::wire::record::{Administrative, Mode, ModeRecord, NodeRecord};
 
@@ -100,11 +101,9 @@ impl Handle {
     }
 
     /// The members, with what the leader remembers of them, and how far they are drained.
-    fn members_in_full(&self) -> Vec<Member> {
-        let engine = &self.0;
+    fn members_in_full(&self, overview: Option<&Overview>) -> Vec<Member> {
         let mut members = self.members();
-        let healths = census::overview(engine).map_or_else(Vec::new, |overview| overview.nodes);
-        for health in healths {
+        for health in overview.into_iter().flat_map(|overview| &overview.nodes) {
             let Some(member) = members.iter_mut().find(|member| member.id == health.node) else {
                 continue;
             };
@@ -112,7 +111,7 @@ impl Handle {
                 member.free_bytes = Some(figures.free_bytes);
                 member.total_bytes = Some(figures.total_bytes);
             }
-            member.health = Some(health);
+            member.health = Some(health.clone());
         }
         if let Err(failure) = self.drained(&mut members) {
             log::debug!(target: "momo::census", "{failure}");
@@ -276,6 +275,7 @@ impl Verbs for Handle {
     fn status(&self) -> Status {
         let engine = &self.0;
         let report = engine.report();
+        let overview = census::overview(engine);
         let voters_up = report
             .voters
             .iter()
@@ -296,14 +296,17 @@ impl Verbs for Handle {
             term: report.term,
             applied: report.applied,
             voters: (voters_up, report.voters.len()),
-            members: self.members_in_full(),
+            members: self.members_in_full(overview.as_ref()),
             mode: self.mode(),
             under_replicated: query::debts(&engine.tables).unwrap_or_default(),
             repair: Repair {
                 bytes_left: query::debt_bytes(&engine.tables).unwrap_or_default(),
                 recounting: query::is_recounting(&engine.tables).unwrap_or_default(),
                 here: engine.jobs.load(Ordering::Relaxed),
-                leading: (report.role == Role::Leader).then_some(report.repair),
+                leading: overview
+                    .as_ref()
+                    .filter(|overview| overview.leads)
+                    .map(|overview| overview.repair),
             },
             scrub: Some(engine.scrub.status()),
             connections: engine.connections.load(Ordering::Relaxed),
@@ -322,6 +325,7 @@ impl Verbs for Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::node::Role;
     use crate::engine::verbs::Progress;
 
     #[test]

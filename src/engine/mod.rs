@@ -23,6 +23,7 @@ pub mod permits;
 pub mod pins;
 pub mod put;
 pub mod queue;
+pub mod recover;
 pub mod roster;
 pub mod scrub;
 pub mod serve;

@@ -254,7 +254,7 @@ pub struct Repair {
     pub recounting: bool,
     /// Copy jobs queued or running on this node.
     pub here: u64,
-    /// What the leader knows besides; `None` on the others.
+    /// What the leader knows besides; `None` when it could not be asked.
     pub leading: Option<Progress>,
 }
 

@@ -156,6 +156,22 @@ impl DataDirs {
         node: NodeId,
         at_least: u64,
     ) -> Result<Opened, OpenError> {
+        let opened = Self::open_mixed(data, state_dir, node, at_least)?;
+        let cluster = opened.dirs.cluster()?;
+        if let Some(cluster) = cluster {
+            // A disk that was added, or a set-up that was cut short.
+            opened.dirs.set_cluster(cluster)?;
+        }
+        Ok(Opened { cluster, ..opened })
+    }
+
+    /// The same, whatever clusters the marks name; [`Opened::cluster`] stays empty.
+    pub fn open_mixed(
+        data: &[PathBuf],
+        state_dir: Option<&Path>,
+        node: NodeId,
+        at_least: u64,
+    ) -> Result<Opened, OpenError> {
         let first = data.first().ok_or(OpenError::NoDirectory)?;
         let mut dirs: Vec<DataDir> = Vec::new();
         for path in data {
@@ -171,11 +187,6 @@ impl DataDirs {
             dirs,
             state: Arc::clone(&state.shared),
         };
-        let cluster = dirs.cluster()?;
-        if let Some(cluster) = cluster {
-            // A disk that was added, or a set-up that was cut short.
-            dirs.set_cluster(cluster)?;
-        }
         let mut warnings = dirs.shared_devices();
         for dir in dirs.dirs.iter().filter(|dir| dir.read_only) {
             let path = dir.path.display();
@@ -188,7 +199,7 @@ impl DataDirs {
             dirs,
             state,
             boot,
-            cluster,
+            cluster: None,
             fresh_state,
             warnings,
         })
@@ -209,6 +220,20 @@ impl DataDirs {
                 marked.write(&path)?;
                 *mark = marked;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes a cluster's id into every mark, durably, whatever they named before: an operator's order.
+    pub fn change_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
+        for (path, mark) in self.marks() {
+            let mut mark = mark.lock();
+            let marked = Mark {
+                cluster: Some(cluster),
+                ..mark.clone()
+            };
+            marked.write(&path)?;
+            *mark = marked;
         }
         Ok(())
     }

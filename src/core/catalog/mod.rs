@@ -11,7 +11,7 @@ mod once;
 pub mod query;
 
 use crate::base::digest::Sha256;
-use crate::base::id::OperationId;
+use crate::base::id::{ClusterId, OperationId};
 use crate::base::path::FilePath;
 use crate::base::table::{Batch, Table, TableError, Tables};
 use crate::wire::command::{Birth, Reply};
@@ -95,6 +95,16 @@ pub fn born(birth: &Birth) -> Batch {
         batch.put(Table::Nodes, &member.id.key(), to_row(&record));
     }
     batch
+}
+
+/// What makes this catalog that of another cluster, with the same birth.
+pub fn renamed(tables: &dyn Tables, cluster: ClusterId) -> Result<Batch, TableError> {
+    let mut batch = Batch::default();
+    if let Some(birth) = query::birth(tables)? {
+        let birth = Birth { cluster, ..birth };
+        batch.put(Table::Meta, meta::BIRTH, to_row(&birth));
+    }
+    Ok(batch)
 }
 
 /// Where the tables stand; `None` before the first [`set_applied`].

@@ -1,6 +1,6 @@
 //! Reading the catalog: rows as values, and the keys they lie under.
 
-pub use super::counting::{discounts, is_recounting};
+pub use super::counting::{Discounts, discounts, is_recounting};
 use super::meta;
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, ClusterId, NodeId, Version};

@@ -2,31 +2,15 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::Work;
 use crate::base::time::Mono;
 use crate::core::node::Level;
+pub use crate::wire::admin::Progress;
 
 /// Time between two lines about the same.
 const SAY: Duration = Duration::from_secs(10);
 /// The pace is taken over at least this.
 const WINDOW: Duration = Duration::from_secs(2);
-
-/// How repair goes on, as its leader knows; since this node began to lead.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Progress {
-    /// Copy jobs ordered and not ended.
-    pub jobs: u64,
-    /// Objects found short of copies and not ordered yet, as far as it has looked.
-    pub queued: u64,
-    /// Copies made.
-    pub copies_done: u64,
-    /// Their bytes.
-    pub bytes_done: u64,
-    /// Bytes a second, over the last seconds.
-    pub bytes_per_s: u64,
-}
 
 /// Counts what is done.
 #[derive(Debug, Default)]
