@@ -110,7 +110,7 @@ impl Seats {
         }
         // From one odd number to the next: two voters would need each other, and be worse off than one.
         let pair = view.spares.iter().take(2).filter(|(_, fit)| *fit).count() == 2;
-        let grows = voters.len() < target && (voters.len() % 2 == 0 || pair);
+        let grows = voters.len() < target && (voters.len().is_multiple_of(2) || pair);
         if (grows || (voters.len() == target && !gone.is_empty()))
             && let Some(fit) = fit
         {

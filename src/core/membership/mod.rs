@@ -3,6 +3,8 @@
 //! A node is *empty* (it remembers no cluster), a *member*, *waiting*: it remembers a cluster but its log is gone, damaged, or older than what it once acknowledged, or *out*: it was removed, or its cluster was replaced by force. Only a member takes part in Raft. The others say [`Hello`] until a cluster is born or a leader takes them in, without a vote at first; whoever is no member by the catalog must ask to be made one.
 
 mod lead;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
