@@ -418,7 +418,7 @@ impl Incoming {
             return Err(StoreError::WrongLength);
         }
         let written = self.reserve_ahead(block.len() as u64);
-        let written = written.and_then(|()| self.file.write_all_at(block, self.written));
+        let written = written.and_then(|()| disk::write_at(&self.file, self.written, block));
         written.map_err(|error| self.directory().blame(error))?;
         self.directory()
             .announced
@@ -486,8 +486,8 @@ impl Incoming {
     fn keep(&self, dir: &Directory, sha: &Sha256) -> io::Result<()> {
         let durability = self.shared.durability;
         let sync = |file: &File| match durability {
-            Durability::Full => file.sync_all(),
-            Durability::Data => file.sync_data(),
+            Durability::Full => disk::sync_all(file),
+            Durability::Data => disk::sync_data(file),
             Durability::None => Ok(()),
         };
         let folder = &dir.syncs[usize::from(sha.0[0])];
@@ -681,7 +681,7 @@ impl Shared {
         }
         let temporary = self.next_name();
         let placed = disk::create_new(&dir.tmp, &temporary).and_then(|file| {
-            file.write_all_at(&list_bytes(crcs), 0)?;
+            disk::write_at(&file, 0, &list_bytes(crcs))?;
             let _lock = self.lock(sha);
             match disk::facts_at(&dir.objects, &object_path(sha))? {
                 Some(_) => disk::rename(&dir.tmp, &temporary, &dir.objects, &sidecar_path(sha)),
@@ -831,7 +831,7 @@ impl Directory {
             return Ok(());
         }
         if read_through(file, |_| {})? == attribute.sha {
-            file.sync_all()?;
+            disk::sync_all(file)?;
         } else {
             self.unlink(&attribute.sha)?;
         }
