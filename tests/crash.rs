@@ -7,6 +7,12 @@
 #![allow(clippy::cast_possible_truncation)] // Sizes here are small, and bytes of chance are cut on purpose.
 
 #[cfg(debug_assertions)]
+#[path = "harness/alone.rs"]
+mod alone;
+#[cfg(debug_assertions)]
+#[path = "crash/node.rs"]
+mod node;
+#[cfg(debug_assertions)]
 #[path = "crash/power.rs"]
 mod power;
 #[cfg(debug_assertions)]

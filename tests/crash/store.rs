@@ -148,7 +148,7 @@ fn an_object_that_was_sealed_is_there_whole_after_a_power_cut_at_any_step_and_no
         watch.steps()
     };
     drop((dirs, objects));
-    assert!(steps.len() > 40, "{} steps", steps.len());
+    assert!(steps.len() > 30, "{} steps", steps.len());
     let contents: BTreeMap<Sha256, &Vec<u8>> =
         bodies.iter().map(|body| (sha256(body), body)).collect();
     at_every_step(&quick_folder(), &image, &steps, 1, |disk, steps, place| {

@@ -1,0 +1,147 @@
+//! A whole node that loses its power at any moment: log, tables, objects, facts and names on one disk, written by all of its threads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use momo::base::path::FilePath;
+use momo::engine::handle::Handle;
+use momo::engine::start::Running;
+use momo::engine::verbs::Verbs;
+use momo::store::steps::{Step, Watch, mark, watch};
+use momo::wire::command::Expect;
+use momo::wire::record::Mode;
+
+use crate::alone;
+use crate::power::{Image, Leaves};
+use crate::store::quick_folder;
+
+const EXTRA: &str = "[raft]\ntick_ms=10\nelection_ticks=5\nheartbeat_ticks=2\n\n";
+
+/// What a name holds, or that it holds nothing.
+type Ledger = BTreeMap<String, Option<Vec<u8>>>;
+
+/// One thing done to the node: the name, and what it holds afterwards.
+struct Act(&'static str, Option<Vec<u8>>);
+
+fn acts() -> Vec<Act> {
+    let body = |length: usize, byte: u8| Some(vec![byte; length]);
+    vec![
+        Act("a.bin", body(700, 1)),
+        Act("folder/b.bin", body(300_000, 2)),
+        Act("a.bin", body(900, 3)),
+        Act("empty", body(0, 0)),
+        Act("folder/b.bin", None),
+        Act("c.bin", body(900, 3)),
+        Act("folder", body(40, 4)),
+    ]
+}
+
+fn carry_out(running: &Running, watch: &Watch) {
+    let handle = Handle(running.engine.clone());
+    for (nth, Act(name, content)) in acts().into_iter().enumerate() {
+        mark(watch, &format!("begun {nth}"));
+        match content {
+            Some(bytes) => drop(alone::put(running, name, &bytes).expect("kept")),
+            None => {
+                let path = FilePath::new(name).expect("a name");
+                handle.remove(&path, Expect::Any).expect("removed");
+            }
+        }
+        mark(watch, &format!("done {nth}"));
+    }
+    handle
+        .set_mode(Mode::Chain, None, "a test")
+        .expect("changed");
+    mark(watch, "mode");
+}
+
+/// What must be there when these steps were done, and what may be there instead, of the act that was under way.
+fn ledger(steps: &[Step]) -> (Ledger, Option<(String, Option<Vec<u8>>)>, bool) {
+    let (mut ledger, mut under_way, mut mode) = (Ledger::new(), None, false);
+    let acts = acts();
+    for step in steps {
+        let Step::Mark(word) = step else { continue };
+        mode |= word == "mode";
+        let nth = |kind: &str| word.strip_prefix(kind)?.parse::<usize>().ok();
+        if let Some(Act(name, content)) = nth("begun ").and_then(|nth| acts.get(nth)) {
+            under_way = Some(((*name).to_owned(), content.clone()));
+        }
+        if nth("done ").is_some()
+            && let Some((name, content)) = under_way.take()
+        {
+            ledger.insert(name, content);
+        }
+    }
+    (ledger, under_way, mode)
+}
+
+fn look(disk: &Path, steps: &[Step], place: &str) {
+    let running = alone::start_in(disk, EXTRA).unwrap_or_else(|error| panic!("{place}: {error}"));
+    alone::wait_ready(&running);
+    let (ledger, under_way, mode) = ledger(steps);
+    for (name, content) in &ledger {
+        let found = alone::get(&running, name);
+        let allowed = under_way.as_ref().filter(|(other, _)| other == name);
+        let good = found == *content || allowed.is_some_and(|(_, content)| found == *content);
+        let length = found.map(|bytes| bytes.len());
+        assert!(
+            good,
+            "{place}: {name} has {length:?} bytes, acknowledged otherwise"
+        );
+    }
+    if mode {
+        assert_eq!(
+            Handle(running.engine.clone()).mode().new,
+            Mode::Chain,
+            "{place}"
+        );
+    }
+    alone::put(&running, "later", b"it goes on").unwrap_or_else(|f| panic!("{place}: {f}"));
+    assert_eq!(
+        alone::get(&running, "later").as_deref(),
+        Some(&b"it goes on"[..]),
+        "{place}"
+    );
+    running.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn a_node_that_loses_its_power_at_any_moment_has_what_it_acknowledged() {
+    let root = quick_folder();
+    let home = root.path().join("node");
+    let running = alone::start_in(&home, EXTRA).expect("a node");
+    alone::wait_ready(&running);
+    running.stop(Duration::from_secs(10));
+    let image = Image::of(&home);
+    let steps = {
+        let watch = watch(&home, image.known());
+        let running = alone::start_in(&home, EXTRA).expect("a node");
+        alone::wait_ready(&running);
+        carry_out(&running, &watch);
+        running.stop(Duration::from_secs(10));
+        watch.steps()
+    };
+    // A start takes a while, so not every one of some hundred moments has its turn: CRASH_MOMENTS=n for more.
+    let moments = std::env::var("CRASH_MOMENTS").ok();
+    let moments: usize = moments.map_or(16, |n| n.parse().expect("a number"));
+    let every = (steps.len() / moments).max(1);
+    let mut disk = image.clone();
+    for (nth, step) in steps.iter().enumerate() {
+        disk.step(step);
+        if nth % every != every / 2 && nth + 1 != steps.len() {
+            continue;
+        }
+        let choices = disk.choices(nth as u64);
+        let torn = choices.get(3 + nth % 5).copied();
+        for leaves in [Some(Leaves::Nothing), Some(Leaves::Some(nth as u64)), torn] {
+            let Some(leaves) = leaves else { continue };
+            let folder = quick_folder();
+            // Under the name it was made with: addresses and marks name no place.
+            let target = folder.path().join("node");
+            disk.crash(leaves, &target).expect("a disk");
+            let place = format!("after step {nth} of {}, {leaves:?}", steps.len());
+            look(&target, &steps[..=nth], &place);
+        }
+    }
+}
