@@ -280,7 +280,7 @@ fn r11_a_hop_that_hangs_is_left_out_and_the_next_upload_does_not_wait_for_it() {
 
 #[test]
 fn r13_a_wiped_voter_has_no_say_and_forgets_no_second_time() {
-    let mut cluster = Cluster::three();
+    let mut cluster = Cluster::start(&shape("[write]\ndeadline=5000\n\n"));
     let body = content(60, 30_000);
     put(&cluster, 0, "before", "", &body);
     cluster.daemons[1].kill();

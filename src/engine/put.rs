@@ -113,26 +113,30 @@ fn plan(engine: &Arc<Engine>, request: &Put) -> Result<(&'static str, Plan), Fai
             format!("unknown strategy '{name}'"),
         ));
     };
-    let nodes = query::nodes(&catalog)
-        .map_err(tables_failed)?
-        .into_iter()
-        .filter(|record| record.stores && record.administrative != Administrative::Dead)
-        .map(|record| Candidate {
-            node: record.id,
-            open: record.administrative == Administrative::Alive && engine.is_well(record.id),
-        })
-        .collect();
-    let view = View {
+    let nodes = query::nodes(&catalog).map_err(tables_failed)?;
+    let view = || View {
         entry: engine.node(),
-        nodes,
+        nodes: nodes
+            .iter()
+            .filter(|record| record.stores && record.administrative != Administrative::Dead)
+            .map(|record| Candidate {
+                node: record.id,
+                open: record.administrative == Administrative::Alive && engine.is_well(record.id),
+            })
+            .collect(),
         replicas: engine.settings.replicas,
         min_copies: engine.settings.min_copies,
         reach,
     };
-    let plan = strategy
-        .plan(&view)
-        .map_err(|refusal| Failure::refused(Code::Unavailable, refusal.to_string()))?;
-    Ok((strategy.name(), plan))
+    loop {
+        match strategy.plan(&view()) {
+            Ok(plan) => return Ok((strategy.name(), plan)),
+            Err(_) if engine.is_meeting() => std::thread::park_timeout(Duration::from_millis(10)),
+            Err(refusal) => {
+                return Err(Failure::refused(Code::Unavailable, refusal.to_string()));
+            }
+        }
+    }
 }
 
 /// One attempt at keeping one file.

@@ -661,6 +661,9 @@ impl Cluster {
                 self.count("unknown");
                 Outcome::Unknown
             }
+            Answered::Overview(_) => {
+                return Err(format!("node {node} was asked nothing like that"));
+            }
             Answered::Stale => {
                 self.count("stale");
                 Outcome::Stale
