@@ -323,6 +323,29 @@ fn r13_a_wiped_voter_has_no_say_and_forgets_no_second_time() {
 }
 
 #[test]
+fn r13_most_voters_wiped_is_no_first_start_and_they_say_what_they_wait_for() {
+    let mut cluster = Cluster::start(&shape(""));
+    for id in [0, 1] {
+        cluster.daemons[id].kill();
+        fs::remove_dir_all(&cluster.daemons[id].data).expect("an emptied disk");
+        cluster.daemons[id].start();
+    }
+    let says = |cluster: &Cluster, id: usize, words: &str| {
+        let status = cluster.daemons[id].text();
+        let status = status.and_then(|mut text| text.ask_lines("STATUS JSON"));
+        status.is_ok_and(|lines| lines.iter().any(|line| line.contains(words)))
+    };
+    for id in [0, 1] {
+        cluster.eventually("it says whom it waits for", |cluster| {
+            says(cluster, id, "nothing is remembered here, a cluster is by 2")
+        });
+    }
+    for id in [0, 1, 2] {
+        assert!(!says(&cluster, id, "\"state\":\"ready\""), "daemon {id}");
+    }
+}
+
+#[test]
 fn r15_damage_in_the_middle_of_the_log_makes_a_wiped_voter_of_its_node() {
     let mut cluster = Cluster::three();
     let bodies: Vec<Vec<u8>> = (0..20).map(|seed| content(70 + seed, 5_000)).collect();
