@@ -41,12 +41,11 @@ fn carry_out(running: &Running, watch: &Watch) {
     let handle = Handle(running.engine.clone());
     for (nth, Act(name, content)) in acts().into_iter().enumerate() {
         mark(watch, &format!("begun {nth}"));
-        match content {
-            Some(bytes) => drop(alone::put(running, name, &bytes).expect("kept")),
-            None => {
-                let path = FilePath::new(name).expect("a name");
-                handle.remove(&path, Expect::Any).expect("removed");
-            }
+        if let Some(bytes) = content {
+            alone::put(running, name, &bytes).expect("kept");
+        } else {
+            let path = FilePath::new(name).expect("a name");
+            handle.remove(&path, Expect::Any).expect("removed");
         }
         mark(watch, &format!("done {nth}"));
     }
@@ -56,33 +55,44 @@ fn carry_out(running: &Running, watch: &Watch) {
     mark(watch, "mode");
 }
 
-/// What must be there when these steps were done, and what may be there instead, of the act that was under way.
-fn ledger(steps: &[Step]) -> (Ledger, Option<(String, Option<Vec<u8>>)>, bool) {
-    let (mut ledger, mut under_way, mut mode) = (Ledger::new(), None, false);
-    let acts = acts();
-    for step in steps {
-        let Step::Mark(word) = step else { continue };
-        mode |= word == "mode";
-        let nth = |kind: &str| word.strip_prefix(kind)?.parse::<usize>().ok();
-        if let Some(Act(name, content)) = nth("begun ").and_then(|nth| acts.get(nth)) {
-            under_way = Some(((*name).to_owned(), content.clone()));
+/// What is known when the power goes.
+#[derive(Default)]
+struct Known {
+    /// What must be there.
+    ledger: Ledger,
+    /// The act under way, which may have been done or not.
+    under_way: Option<(String, Option<Vec<u8>>)>,
+    /// The mode was changed.
+    mode: bool,
+}
+
+impl Known {
+    fn after(steps: &[Step]) -> Self {
+        let (mut known, acts) = (Self::default(), acts());
+        for step in steps {
+            let Step::Mark(word) = step else { continue };
+            known.mode |= word == "mode";
+            let nth = |kind: &str| word.strip_prefix(kind)?.parse::<usize>().ok();
+            if let Some(Act(name, content)) = nth("begun ").and_then(|nth| acts.get(nth)) {
+                known.under_way = Some(((*name).to_owned(), content.clone()));
+            }
+            if nth("done ").is_some()
+                && let Some((name, content)) = known.under_way.take()
+            {
+                known.ledger.insert(name, content);
+            }
         }
-        if nth("done ").is_some()
-            && let Some((name, content)) = under_way.take()
-        {
-            ledger.insert(name, content);
-        }
+        known
     }
-    (ledger, under_way, mode)
 }
 
 fn look(disk: &Path, steps: &[Step], place: &str) {
     let running = alone::start_in(disk, EXTRA).unwrap_or_else(|error| panic!("{place}: {error}"));
     alone::wait_ready(&running);
-    let (ledger, under_way, mode) = ledger(steps);
-    for (name, content) in &ledger {
+    let known = Known::after(steps);
+    for (name, content) in &known.ledger {
         let found = alone::get(&running, name);
-        let allowed = under_way.as_ref().filter(|(other, _)| other == name);
+        let allowed = known.under_way.as_ref().filter(|(other, _)| other == name);
         let good = found == *content || allowed.is_some_and(|(_, content)| found == *content);
         let length = found.map(|bytes| bytes.len());
         assert!(
@@ -90,7 +100,7 @@ fn look(disk: &Path, steps: &[Step], place: &str) {
             "{place}: {name} has {length:?} bytes, acknowledged otherwise"
         );
     }
-    if mode {
+    if known.mode {
         assert_eq!(
             Handle(running.engine.clone()).mode().new,
             Mode::Chain,

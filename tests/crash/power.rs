@@ -238,7 +238,7 @@ impl Image {
                 self.change(Change::Set(to.clone(), what));
             }
             Step::Renamed { from, to } => {
-                assert!(self.names.contains_key(from), "{from:?} is known");
+                assert!(self.names.contains_key(from), "{} is known", from.display());
                 self.change(Change::Rename(from.clone(), to.clone()));
             }
             Step::Exchanged { one, other } => {
