@@ -3,7 +3,7 @@
 //! Every call of the store that changes or syncs something goes through [`step`]. In a release build that is the call and nothing else.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What identifies a file while it is open: device and inode.
 pub type FileId = (u64, u64);
@@ -134,7 +134,9 @@ mod watching {
 
     use parking_lot::Mutex;
 
-    use super::{FileId, Path, PathBuf, Step, io};
+    use std::path::Path;
+
+    use super::{FileId, PathBuf, Step, io};
 
     struct Watcher {
         root: PathBuf,

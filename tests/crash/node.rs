@@ -4,11 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use momo::base::id::NodeId;
 use momo::base::path::FilePath;
+use momo::base::table::{Table, Tables};
+use momo::core::catalog;
 use momo::engine::handle::Handle;
 use momo::engine::start::Running;
 use momo::engine::verbs::Verbs;
+use momo::engine::world::fact;
+use momo::store::disk::RealDisk;
+use momo::store::layout::DataDirs;
+use momo::store::log::{LogBase, RaftLog};
 use momo::store::steps::{Step, Watch, mark, watch};
+use momo::store::tables::CatalogTables;
 use momo::wire::command::Expect;
 use momo::wire::record::Mode;
 
@@ -152,6 +160,106 @@ fn a_node_that_loses_its_power_at_any_moment_has_what_it_acknowledged() {
             disk.crash(leaves, &target).expect("a disk");
             let place = format!("after step {nth} of {}, {leaves:?}", steps.len());
             look(&target, &steps[..=nth], &place);
+        }
+    }
+}
+
+/// Names that the catalog holds, whether their bytes are here or not.
+fn listed(running: &Running) -> Vec<String> {
+    let listing = Handle(running.engine.clone()).list("", "", 1_000);
+    let files = listing.expect("a listing").files;
+    files
+        .iter()
+        .map(|file| file.path.as_str().to_owned())
+        .collect()
+}
+
+fn stopped(home: &Path, work: impl FnOnce(&Running)) {
+    let running = alone::start_in(home, EXTRA).expect("a node");
+    alone::wait_ready(&running);
+    work(&running);
+    running.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn a_catalog_that_is_put_in_place_is_the_old_or_the_new_one_whole_whenever_the_power_goes() {
+    let root = quick_folder();
+    let (home, ahead) = (root.path().join("node"), root.path().join("ahead"));
+    stopped(&home, |running| {
+        alone::put(running, "old", b"of the old catalog").expect("kept");
+    });
+    // The same node, further on: what a leader would send.
+    Image::of(&home)
+        .crash(Leaves::Everything, &ahead)
+        .expect("a copy");
+    stopped(&ahead, |running| {
+        for nth in 0..30_u8 {
+            alone::put(running, &format!("new-{nth:02}"), &[nth; 40]).expect("kept");
+        }
+    });
+    let data = |home: &Path| [home.join("data")];
+    let open = |home: &Path| DataDirs::open(&data(home), None, NodeId(0), 0).expect("directories");
+    let (rows, head, hard_state) = {
+        let opened = open(&ahead);
+        let tables = CatalogTables::open(&opened.state.tables_path()).expect("tables");
+        let (_, log) = RaftLog::open(RealDisk, &opened.state.log_dir()).expect("a log");
+        let mut rows = Vec::new();
+        for table in Table::ALL {
+            let all = tables.range(table, &[], None, usize::MAX).expect("rows");
+            rows.extend(all.into_iter().map(|(key, value)| (table, key, value)));
+        }
+        let head = catalog::applied(&tables).expect("rows").expect("a head");
+        (rows, head, log.hard_state.expect("a hard state"))
+    };
+    let image = Image::of(&home);
+    let steps = {
+        let watch = watch(&home, image.known());
+        let opened = open(&home);
+        let tables = CatalogTables::open(&opened.state.tables_path()).expect("tables");
+        let (mut log, _) = RaftLog::open(RealDisk, &opened.state.log_dir()).expect("a log");
+        // In the order of `Effect::InstallSnapshot`.
+        let installing = serde_json::json!({"head": head, "hard_state": hard_state});
+        let fact = opened
+            .state
+            .write_fact(fact::INSTALLING, installing.to_string().as_bytes());
+        fact.expect("a fact");
+        tables.replace(rows.into_iter().map(Ok)).expect("replaced");
+        mark(&watch, "tables");
+        let base = LogBase {
+            index: head.index,
+            term: head.term,
+        };
+        log.reset(base, &hard_state).expect("a new log");
+        mark(&watch, "log");
+        watch.steps()
+    };
+    let replaced = steps
+        .iter()
+        .position(|step| *step == Step::Mark("tables".to_owned()));
+    let replaced = replaced.expect("a mark");
+    let mut disk = image.clone();
+    for (nth, step) in steps.iter().enumerate() {
+        disk.step(step);
+        // Every step around the swap, some of the others.
+        if nth + 4 < replaced && nth % 9 != 0 {
+            continue;
+        }
+        for leaves in [
+            Leaves::Nothing,
+            Leaves::Everything,
+            Leaves::Some(nth as u64),
+        ] {
+            let folder = quick_folder();
+            let target = folder.path().join("node");
+            disk.crash(leaves, &target).expect("a disk");
+            let place = format!("after step {nth} of {}, {leaves:?}", steps.len());
+            stopped(&target, |running| {
+                let names = listed(running);
+                assert!(names.len() == 1 || names.len() == 31, "{place}: {names:?}");
+                assert!(nth < replaced || names.len() == 31, "{place}: {names:?}");
+                alone::put(running, "later", b"it goes on").expect(&place);
+                assert!(alone::get(running, "old").is_some(), "{place}");
+            });
         }
     }
 }
