@@ -100,9 +100,8 @@ run-client: $(BIN) ## upload FILE=path with the Momo client
 	@test -n "$(FILE)" || { echo "usage: make run-client FILE=path [CONF=file]" >&2; exit 2; }
 	$(BIN) -imp client -file "$(FILE)" --conf $(CONF)
 
-cluster: $(BIN) ## daemons 0, 1 and 2 in the foreground, until Ctrl-C
-	@pids=; trap 'kill $$pids 2>/dev/null; wait' INT TERM EXIT; \
-	for id in 0 1 2; do $(BIN) server --id $$id --conf $(CONF) & pids="$$pids $$!"; done; wait
+cluster: $(BIN) ## the daemons of CONF in the foreground, watched, until Ctrl-C
+	$(BIN) cluster up --conf $(CONF)
 
 install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
 	@test -x $(BIN) || $(MAKE) build
@@ -114,11 +113,12 @@ install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
 	fi
 	install -d -m 0755 $(DESTDIR)$(UNITDIR)
 	sed -e 's|/usr/local/bin/momo|$(PREFIX)/bin/momo|' -e 's|/etc/momo|$(SYSCONFDIR)/momo|' systemd/momo@.service > $(DESTDIR)$(UNITDIR)/momo@.service
+	sed -e 's|/usr/local/bin/momo|$(PREFIX)/bin/momo|' -e 's|/etc/momo|$(SYSCONFDIR)/momo|' systemd/momo-cluster.service > $(DESTDIR)$(UNITDIR)/momo-cluster.service
 	install -m 0644 systemd/momo.target $(DESTDIR)$(UNITDIR)/momo.target
 	install -D -m 0644 systemd/sysusers.d/momo.conf $(DESTDIR)$(SYSUSERSDIR)/momo.conf
 	install -D -m 0644 systemd/tmpfiles.d/momo.conf $(DESTDIR)$(TMPFILESDIR)/momo.conf
 	@echo "next: systemd-sysusers; systemd-tmpfiles --create; edit $(SYSCONFDIR)/momo/momo.conf; momo secret new;"
-	@echo "      chown momo: $(SYSCONFDIR)/momo/momo.secret; systemctl enable --now momo.target momo@0"
+	@echo "      chown momo: $(SYSCONFDIR)/momo/momo.secret; systemctl enable --now momo.target momo@0 (or momo-cluster)"
 
 clean: ## what a build made
 	$(CARGO) clean

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::catalog::query;
-use super::node::LinkState;
+use super::node::{Level, LinkState};
 use crate::base::id::{Boot, NodeId};
 use crate::base::table::{TableError, Tables};
 use crate::base::time::Mono;
+use crate::wire::admin::NodeHealth;
 use crate::wire::command::Operation;
 use crate::wire::peer::Figures;
 use crate::wire::record::NodeRecord;
@@ -43,7 +44,12 @@ pub struct Health {
     /// Since when this node leads.
     leading: Option<Mono>,
     deadline: Option<Mono>,
+    /// What is to be said in the log.
+    remarks: Vec<Remark>,
 }
+
+/// How important, the event's name, one line.
+pub type Remark = (Level, &'static str, String);
 
 #[derive(Debug, Default)]
 struct Peer {
@@ -58,6 +64,10 @@ struct Peer {
     proposed: Option<(bool, Boot, Mono)>,
     /// Judged dead and not heard of since.
     dead: bool,
+    /// When it was last found alive or dead.
+    changed: Option<Mono>,
+    /// Heartbeats of the present silence that are known to be missed.
+    missed: u32,
     /// Since when it answers without being judged dead in between.
     steady_since: Mono,
     /// Times in a row that it died soon after coming back.
@@ -76,8 +86,10 @@ impl Peer {
     fn sign_of_life(&mut self, now: Mono) {
         self.heard = Some(now);
         self.suspicion = None;
+        self.missed = 0;
         if self.dead {
             self.dead = false;
+            self.changed = Some(now);
             self.steady_since = now;
         }
     }
@@ -97,6 +109,7 @@ impl Health {
             now: Mono::default(),
             leading: None,
             deadline: None,
+            remarks: Vec::new(),
         }
     }
 
@@ -182,11 +195,13 @@ impl Health {
         self.deadline = Some(now + self.settings.interval.max(AGAIN));
         let mut verdicts = Vec::new();
         for record in query::nodes(tables)? {
+            self.count_missed(&record, since, now);
             if let Some(alive) = self.verdict(&record, since, now)
                 && alive != record.alive
                 && let Some(again) = self.propose(&record, alive, now)
             {
                 self.look_at(again);
+                self.remark(&record, alive, now);
                 verdicts.push(Operation::Observe {
                     node: record.id,
                     alive,
@@ -195,6 +210,79 @@ impl Health {
             }
         }
         Ok(verdicts)
+    }
+
+    /// What has to be said in the log since this was last asked.
+    pub fn remarks(&mut self) -> Vec<Remark> {
+        std::mem::take(&mut self.remarks)
+    }
+
+    /// Every node that was heard of or judged, this one among them once it gave figures, by id.
+    pub fn overview(&self) -> Vec<NodeHealth> {
+        let millis = |at: Mono| u64::try_from((self.now - at).as_millis()).unwrap_or(u64::MAX);
+        let health = |(node, peer): (&NodeId, &Peer)| NodeHealth {
+            node: *node,
+            up: self.is_up(*node),
+            heard_ms: peer.heard.map(millis),
+            since_ms: peer.changed.map(millis),
+            suspected: peer.suspicion.is_some(),
+            flaps: peer.flaps,
+            figures: peer.figures.clone(),
+        };
+        self.peers.iter().map(health).collect()
+    }
+
+    /// Says of a node whose heartbeats stay out how many are missed, each once, before it is judged.
+    fn count_missed(&mut self, record: &NodeRecord, since: Mono, now: Mono) {
+        let Settings {
+            node,
+            interval,
+            timeout,
+        } = self.settings;
+        if record.id == node || !record.alive {
+            return;
+        }
+        let peer = self.peers.entry(record.id).or_default();
+        let heard = peer.heard.map_or(since, |heard| heard.max(since));
+        let whole = |time: Duration| time.as_micros() / interval.as_micros().max(1);
+        // One that is only a little late is not missed yet.
+        let missed = u32::try_from(whole((now - heard).saturating_sub(interval / 2))).unwrap_or(0);
+        if missed > peer.missed {
+            peer.missed = missed;
+            let allowed = whole(timeout);
+            let name = &record.name;
+            let text = format!(
+                "user={name} node={node} missed={missed} of {allowed}",
+                node = record.id
+            );
+            self.remarks
+                .push((Level::Debug, "heartbeat_monitor_check", text));
+        }
+    }
+
+    /// Says that a node is found alive or dead.
+    fn remark(&mut self, record: &NodeRecord, alive: bool, now: Mono) {
+        let peer = self.peers.get(&record.id);
+        let seconds = |at: Mono| {
+            let tenths = (now - at).as_millis() / 100;
+            format!("{}.{} s", tenths / 10, tenths % 10)
+        };
+        let (id, name) = (record.id, &record.name);
+        self.remarks.push(if alive {
+            let text = format!("user={name} node={id} is back");
+            (Level::Info, "nm_ss_recovery", text)
+        } else {
+            let why = match peer {
+                Some(peer) if peer.is_condemned(now) => "its link is lost or refused".to_owned(),
+                _ => "it is silent".to_owned(),
+            };
+            let last = match peer.and_then(|peer| peer.heard) {
+                Some(heard) => format!("last heard {} ago", seconds(heard)),
+                None => "never heard".to_owned(),
+            };
+            let text = format!("user={name} node={id} is dead: {why}, {last}");
+            (Level::Warn, "heartbeat_monitor_failure", text)
+        });
     }
 
     /// The last figures of a node, as old as they may be.
@@ -240,6 +328,7 @@ impl Health {
         if peer.is_condemned(now) || silent_at <= now {
             if !peer.dead {
                 peer.dead = true;
+                peer.changed = Some(now);
                 let steady = now - peer.steady_since >= timeout * STEADY;
                 let died_before = peer.steady_since > since;
                 peer.flaps = if steady || !died_before {
@@ -334,6 +423,8 @@ mod tests {
                 dirs: Vec::new(),
                 boot: Boot(boot),
                 knows: 1,
+                lost: false,
+                gone: Vec::new(),
             };
             let mut batch = Batch::default();
             batch.put(Table::Nodes, &NodeId(node).key(), to_row(&record));
@@ -499,6 +590,71 @@ mod tests {
             Some(true),
             "it was steady in between"
         );
+    }
+
+    #[test]
+    fn heartbeats_that_stay_out_are_counted_each_once_and_death_and_return_are_said() {
+        let mut watch = Watch::new();
+        let mut said = |watch: &mut Watch, second| {
+            watch.verdict(second);
+            let remarks = watch.health.remarks().into_iter();
+            remarks
+                .map(|(_, event, text)| format!("{event} {text}"))
+                .collect::<Vec<_>>()
+        };
+        assert!(said(&mut watch, 0).is_empty());
+        watch.beat(1, 1);
+        assert!(
+            said(&mut watch, 8).is_empty(),
+            "a little late is not missed"
+        );
+        let missed = said(&mut watch, 13);
+        assert_eq!(missed.len(), 1);
+        assert!(missed[0].starts_with("heartbeat_monitor_check") && missed[0].contains("1 of 3"));
+        assert!(said(&mut watch, 14).is_empty());
+        let dead = said(&mut watch, 16);
+        assert!(dead.iter().any(|line| {
+            line.starts_with("heartbeat_monitor_failure") && line.contains("last heard 15.0 s ago")
+        }));
+        watch.beat(1, 40);
+        let back = said(&mut watch, 40);
+        assert!(back[0].starts_with("nm_ss_recovery"), "{back:?}");
+        let seen = watch.health.overview();
+        assert_eq!(
+            (seen[0].node, seen[0].up, seen[0].heard_ms),
+            (OTHER, true, Some(0))
+        );
+        assert_eq!(seen[0].since_ms, Some(0));
+    }
+
+    #[test]
+    fn heartbeats_of_a_fraction_of_a_second_are_judged_alike() {
+        let millis = |millis: u64| Mono(1_000_000_000 + millis * 1_000);
+        let mut watch = Watch::new();
+        watch.health.settings.interval = Duration::from_millis(50);
+        watch.health.settings.timeout = Duration::from_millis(150);
+        let mut tick = |watch: &mut Watch, at| {
+            let tables = watch.tables.clone();
+            watch.health.tick(millis(at), true, &tables).unwrap()
+        };
+        tick(&mut watch, 0);
+        let figures = Figures::default();
+        watch
+            .health
+            .heartbeat(OTHER, Boot(1), figures.clone(), millis(20));
+        assert!(tick(&mut watch, 169).is_empty());
+        let verdicts = tick(&mut watch, 170);
+        assert!(matches!(
+            verdicts[..],
+            [Operation::Observe { alive: false, .. }]
+        ));
+        watch.write(1, false, 1);
+        watch.health.heartbeat(OTHER, Boot(1), figures, millis(400));
+        let verdicts = tick(&mut watch, 400);
+        assert!(matches!(
+            verdicts[..],
+            [Operation::Observe { alive: true, .. }]
+        ));
     }
 
     #[test]

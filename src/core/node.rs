@@ -13,7 +13,7 @@ use super::log::Log;
 use super::membership::{BIRTH_INDEX, Membership, Step};
 use super::proposals::Proposals;
 use super::reads::{Reads, Waiter};
-use super::repair::{self, Repair};
+use super::repair::{self, Progress, Repair};
 use super::settings::Settings;
 use super::turn::Turn;
 use crate::base::digest::Sha256;
@@ -21,6 +21,7 @@ use crate::base::id::{ClusterId, NodeId, OperationId, Ticket};
 use crate::base::path::FilePath;
 use crate::base::table::{Batch, TableError, Tables};
 use crate::base::time::{Mono, Now};
+use crate::wire::admin::Overview;
 use crate::wire::command::{Birth, Command, KNOWS, Operation, Reply};
 use crate::wire::peer::{Fetch, Figures, JobId, Message, SnapshotHead};
 
@@ -59,6 +60,11 @@ pub enum Event {
         /// When it serves what it has.
         deadline: Mono,
     },
+    /// A thread asks what this node remembers of the others. Answered by [`Answered::Overview`] at once.
+    Overview {
+        /// Whose answer it is.
+        ticket: Ticket,
+    },
     /// The log has everything up to and with this append on stable storage.
     Persisted {
         /// The append's number.
@@ -90,6 +96,13 @@ pub enum Event {
     },
     /// Hand over leadership, if held, because this process is about to stop.
     Stepdown,
+    /// A peer proved that it goes on as another cluster, made from this node's by force (`momo recover`).
+    Superseded {
+        /// Who.
+        by: NodeId,
+        /// Its cluster.
+        cluster: ClusterId,
+    },
 }
 
 /// State of the control link to a peer.
@@ -227,6 +240,13 @@ pub enum Memory {
     Born(Birth),
     /// It belongs to this cluster, without a vote until the cluster says otherwise.
     Admitted(ClusterId),
+    /// It has no part in this cluster any more.
+    Out {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Why, for people.
+        why: String,
+    },
     /// The highest index each voter acknowledged, by node (rule R13).
     Acknowledged(Vec<(NodeId, u64)>),
 }
@@ -323,6 +343,8 @@ pub struct Report {
     pub proposals: usize,
     /// Reads of this node under way.
     pub reads: usize,
+    /// How repair goes on, where this node leads.
+    pub repair: Progress,
 }
 
 /// The core of a node: everything it decides, and nothing it does.
@@ -383,6 +405,12 @@ impl Node {
         });
         let repair = Repair::new(repair::Settings {
             seed: settings.seed ^ settings.boot.0,
+            grace: settings.repair_grace,
+            incoming: settings.repair_in,
+            outgoing: settings.repair_out,
+            bandwidth: settings.repair_bandwidth,
+            // Until the node that dropped it has said so with its next figures.
+            lingers: settings.garbage_grace + settings.heartbeat_interval * 2,
         });
         Ok(Self {
             effects: VecDeque::new(),
@@ -470,6 +498,19 @@ impl Node {
             snapshot: raft.map_or(0, Consensus::snapshot),
             proposals: self.proposals.len(),
             reads: self.reads.len(),
+            repair: self.repair.progress(),
+        }
+    }
+
+    /// What this node remembers of the others.
+    fn overview(&self) -> Overview {
+        let raft = self.consensus.as_ref();
+        Overview {
+            node: self.settings.node,
+            term: raft.map_or(0, Consensus::term),
+            leads: raft.is_some_and(Consensus::leads),
+            nodes: self.health.overview(),
+            repair: self.repair.progress(),
         }
     }
 
@@ -517,7 +558,9 @@ impl Node {
                 let raft = self.consensus.as_ref();
                 self.membership.link(turn, node, state, raft);
                 self.health.link(node, state, turn.mono());
-                if state == LinkState::Down {
+                if state == LinkState::Up {
+                    self.repair.linked(turn.mono());
+                } else {
                     self.repair.unlinked(node, turn.mono());
                     if let Some(raft) = &mut self.consensus {
                         raft.lost(node);
@@ -531,6 +574,10 @@ impl Node {
             } => self.proposals.add(turn, Some(ticket), operation, deadline),
             Event::Read { ticket, deadline } => {
                 self.reads.add(turn, Waiter::Thread(ticket), deadline);
+            }
+            Event::Overview { ticket } => {
+                let overview = Box::new(self.overview());
+                turn.answer(ticket, Answered::Overview(overview));
             }
             Event::Persisted { number } => {
                 if let Some(raft) = &mut self.consensus
@@ -566,6 +613,10 @@ impl Node {
                 }
             }
             Event::Sampled { figures } => self.sampled(turn, figures),
+            Event::Superseded { by, cluster } => {
+                let step = self.membership.superseded(turn, by, cluster);
+                self.take(turn, step)?;
+            }
             Event::Stepdown => {
                 let up = self.membership.up();
                 if let Some(raft) = &mut self.consensus {
@@ -602,6 +653,11 @@ impl Node {
                 let step = self.membership.admitted(turn, from, cluster);
                 self.take(turn, step)?;
             }
+            Message::Removed { cluster, index } => {
+                let raft = self.consensus.as_ref();
+                let step = self.membership.removed(turn, cluster, index, raft);
+                self.take(turn, step)?;
+            }
             Message::Propose { command, again } => {
                 let raft = self.consensus.as_mut();
                 self.proposals.asked(turn, raft, from, &command, again)?;
@@ -627,6 +683,7 @@ impl Node {
     /// This node's own sign of life: to the leader, and from the leader to all.
     fn sampled(&mut self, turn: &mut Turn<'_>, mut figures: Figures) {
         figures.applied = self.applied();
+        figures.term = self.consensus.as_ref().map_or(0, Consensus::term);
         let boot = self.settings.boot;
         let leader = self.consensus.as_ref().and_then(Consensus::leader);
         for node in self.membership.up() {
@@ -674,6 +731,10 @@ impl Node {
             self.drain(turn)?;
             let step = self.membership.work(turn, self.consensus.as_mut())?;
             self.take(turn, step)?;
+            let deadline = turn.mono() + VERDICT_DEADLINE;
+            for operation in self.membership.operations() {
+                self.proposals.add(turn, None, operation, deadline);
+            }
             self.watch(turn);
             self.verdicts(turn)?;
             self.orders(turn)?;
@@ -745,6 +806,9 @@ impl Node {
     fn verdicts(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
         let serves = self.consensus.as_ref().is_some_and(Consensus::serves);
         let verdicts = self.health.tick(turn.mono(), serves, &turn.tables)?;
+        for (level, event, text) in self.health.remarks() {
+            turn.say(level, event, text);
+        }
         let deadline = turn.mono() + VERDICT_DEADLINE;
         for operation in verdicts {
             self.proposals.add(turn, None, operation, deadline);
@@ -752,14 +816,21 @@ impl Node {
         Ok(())
     }
 
-    /// The leader's orders to copy.
+    /// The leader's orders to copy, and what repair has committed.
     fn orders(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
         let raft = self.consensus.as_ref();
         let term = raft.filter(|raft| raft.serves()).map(Consensus::term);
         let now = turn.mono();
-        let orders = self.repair.tick(now, term, &turn.tables, &self.health)?;
+        let work = self.repair.tick(now, term, &turn.tables, &self.health)?;
+        for operation in work.operations {
+            let deadline = now + VERDICT_DEADLINE;
+            self.proposals.add(turn, None, operation, deadline);
+        }
+        for (level, event, text) in work.says {
+            turn.say(level, event, text);
+        }
         let leader = self.settings.node;
-        for (node, fetch) in orders {
+        for (node, fetch) in work.orders {
             if node == leader {
                 turn.last(Effect::StartFetch { fetch, leader });
             } else {
@@ -838,10 +909,19 @@ impl Found {
             lost: damaged,
         };
         let mut base = (base_index, base_term);
+        let out = found.memory.iter().rev().find_map(|memory| match memory {
+            Memory::Born(_) | Memory::Admitted(_) => Some(None),
+            Memory::Out { why, .. } => Some(Some(why.clone())),
+            Memory::Acknowledged(_) => None,
+        });
+        if let Some(Some(why)) = out {
+            found.lost = Some(why);
+            return Ok(found);
+        }
         let past = found.memory.iter().rev().find_map(|memory| match memory {
             Memory::Born(birth) => Some(Some(birth)),
             Memory::Admitted(_) => Some(None),
-            Memory::Acknowledged(_) => None,
+            Memory::Out { .. } | Memory::Acknowledged(_) => None,
         });
         let applied = match (past, applied) {
             (None, applied) => {
@@ -884,7 +964,7 @@ impl Found {
 }
 
 /// Where the tables of a new cluster stand.
-fn head_at_birth(birth: &Birth) -> SnapshotHead {
+pub fn head_at_birth(birth: &Birth) -> SnapshotHead {
     let seats = |votes: bool| {
         let members = birth.members.iter().filter(|m| m.votes == votes);
         let mut ids: Vec<u64> = members.map(|m| m.id.raft()).collect();
@@ -938,7 +1018,7 @@ fn carry_out(turn: &mut Turn<'_>, note: Note) -> Result<(), Fatal> {
 }
 
 /// The answer to a thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answered {
     /// A proposal was committed at `index` and is applied here.
     Committed {
@@ -958,6 +1038,8 @@ pub enum Answered {
     Fresh,
     /// A read may go on with what there is: no leader confirmed it in time.
     Stale,
+    /// What this node remembers of the others.
+    Overview(Box<Overview>),
 }
 
 #[cfg(test)]

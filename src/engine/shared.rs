@@ -1,6 +1,6 @@
 //! What the engine's threads share: the stores, the links, the queue to the driver, and the few waits between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,31 +8,38 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::base::digest::Sha256;
-use crate::base::id::{Boot, NodeId, OperationId, Ticket};
+use crate::base::id::{Boot, ClusterId, NodeId, OperationId, Ticket};
 use crate::base::table::TableError;
 use crate::base::time::Mono;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Answered, Event, Report};
 use crate::engine::bulk::Peers;
+use crate::engine::census::Census;
 use crate::engine::clock;
 use crate::engine::collector::Candidates;
+use crate::engine::content::Laggards;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
+use crate::engine::pace::Pace;
 use crate::engine::permits::Permits;
 use crate::engine::pins::Pins;
 use crate::engine::queue::{Sender, bounded};
+use crate::engine::scrub::Scrub;
 use crate::engine::settings::Settings;
 use crate::engine::verbs::Failure;
 use crate::engine::visible::Visible;
 use crate::store::layout::{DataDirs, StateDir};
 use crate::store::objects::Objects;
 use crate::store::tables::{CatalogTables, TableSnapshot};
+use crate::wire::admin::Overview;
 use crate::wire::command::{Code, Operation, Reply};
-use crate::wire::peer::Figures;
 use crate::wire::record::ObjectRecord;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
 const DRIVER_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for the driver to say what it remembers.
+const OVERVIEW: Duration = Duration::from_secs(1);
 
 /// Time between two log lines that say reads are stale.
 const SAY_STALE: Duration = Duration::from_secs(10);
@@ -72,16 +79,24 @@ pub struct Engine {
     pub legs: LegBoard,
     /// Objects that may be garbage (rule R6).
     pub candidates: Candidates,
+    /// Holders that lately kept reads waiting.
+    pub laggards: Laggards,
+    /// How the scrub stands, and what it and reads found.
+    pub scrub: Scrub,
     /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
     pub comparing: AtomicBool,
+    /// What each node holds, as last counted.
+    pub census: Census,
     /// Set when the process stops.
     pub stopping: Arc<AtomicBool>,
     /// Open connections, for the figures; kept by the server.
     pub connections: AtomicU64,
     /// Copy jobs queued or running.
     pub jobs: AtomicU64,
-    /// The last load sample: shares of 1.
-    pub load: Mutex<Figures>,
+    /// Objects that copy jobs are bringing.
+    pub fetching: Mutex<HashSet<Sha256>>,
+    /// How fast repair may go.
+    pub pace: Pace,
     events: Sender<Event>,
     answers: Mutex<HashMap<Ticket, Sender<Answered>>>,
     tickets: AtomicU64,
@@ -125,7 +140,8 @@ pub struct Parts {
 impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let applied = parts.report.applied;
+        let (node, applied) = (parts.settings.node, parts.report.applied);
+        let pace = Pace::new(parts.settings.repair_bandwidth);
         let comparing = parts.dirs.dirs.iter().any(|dir| dir.fresh);
         Self {
             settings: parts.settings,
@@ -136,17 +152,21 @@ impl Engine {
             tables: parts.tables,
             dirs: parts.dirs,
             state: parts.state,
-            permits: Arc::new(Permits::new(1 + parts.peers.nodes().count())),
+            permits: Arc::new(Permits::new(1 + parts.peers.wanted().len())),
             peers: parts.peers,
             links: parts.links,
             pins: Pins::default(),
             legs: LegBoard::default(),
             candidates: Candidates::default(),
+            laggards: Laggards::default(),
+            scrub: Scrub::new(node),
             comparing: AtomicBool::new(comparing),
+            census: Census::default(),
             stopping: parts.stopping,
             connections: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
-            load: Mutex::new(Figures::default()),
+            fetching: Mutex::default(),
+            pace,
             events: parts.events,
             answers: Mutex::new(HashMap::new()),
             tickets: AtomicU64::new(1),
@@ -239,6 +259,11 @@ impl Engine {
         self.events.send_timeout(event, patience).is_ok()
     }
 
+    /// A node proved that it belongs to another cluster.
+    pub fn meet(&self, node: NodeId, cluster: ClusterId) {
+        self.peers.meet(&self.events, node, cluster);
+    }
+
     fn ask(&self, patience: Duration, event: impl FnOnce(Ticket) -> Event) -> Option<Answered> {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = bounded(1);
@@ -324,7 +349,8 @@ impl Engine {
                     reply: Reply::Done { .. },
                 }
                 | Answered::Fresh
-                | Answered::Stale,
+                | Answered::Stale
+                | Answered::Overview(_),
             ) => Err(Failure::refused(
                 Code::Internal,
                 "the driver answered another question",
@@ -351,6 +377,14 @@ impl Engine {
         }
         self.say_stale();
         false
+    }
+
+    /// What this node remembers of the others; `None` while its driver is busy.
+    pub fn overview(&self) -> Option<Overview> {
+        match self.ask(OVERVIEW, |ticket| Event::Overview { ticket }) {
+            Some(Answered::Overview(overview)) => Some(*overview),
+            _ => None,
+        }
     }
 
     /// One line every while: a node without a leader says it for every read otherwise.

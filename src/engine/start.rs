@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::base::id::{Boot, ClusterId, NodeId};
-use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE, JOBS_IN};
+use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE};
 use crate::base::table::TableError;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
@@ -24,7 +24,7 @@ use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
 use crate::engine::world::{Production, checkpoint, drive, fact, tend_tree};
 use crate::engine::writer;
-use crate::engine::{collector, jobs, load};
+use crate::engine::{collector, jobs, load, roster, scrub};
 use crate::store::disk::RealDisk;
 use crate::store::layout::{DataDirs, OpenError, StateDir};
 use crate::store::log::{self, LogBase, LogError, RaftLog};
@@ -44,7 +44,7 @@ const CHECKPOINT_QUEUE: usize = 64;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
 /// Starts are numbered by the calendar's milliseconds, so that a wiped node does not begin again below what it had reached.
-const NANOS_PER_MS: u64 = 1_000_000;
+pub(super) const NANOS_PER_MS: u64 = 1_000_000;
 /// Time for the driver to hand over leadership before it stops.
 const HANDOVER: Duration = Duration::from_millis(500);
 
@@ -61,6 +61,8 @@ pub enum StartError {
     Log(LogError),
     /// What was found does not fit together.
     Core(Fatal),
+    /// A recovery by force was cut short.
+    Recovering,
     /// Anything else the system refused.
     Io(io::Error),
 }
@@ -73,6 +75,9 @@ impl fmt::Display for StartError {
             Self::Tables(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Core(error) => error.fmt(f),
+            Self::Recovering => f.write_str(
+                "a recovery was cut short: finish it with `momo recover --force` and the same --id",
+            ),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -122,13 +127,23 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let objects = Objects::open(&opened.dirs, settings.durability)?;
     let tree = Tree::open(&opened.dirs)?;
     let tables = CatalogTables::open(&opened.state.tables_path())?;
+    if read_fact(&opened.state, fact::RECOVERING)?.is_some() {
+        return Err(StartError::Recovering);
+    }
     let (log, recovered) = recover(&opened.state, &tables)?;
+
+    let join = joining(&opened.state, settings.join.as_deref(), &recovered)?;
+    let settings = Settings { join, ..settings };
 
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let core_settings = core_settings(&settings, opened.boot, random);
     let mut node = Node::new(core_settings, recovered, &tables)?;
     let report = node.report();
+    if let Some(cluster) = report.cluster {
+        // A process that ended between its memory of a cluster and the marks.
+        opened.dirs.set_cluster(cluster)?;
+    }
 
     let addresses = settings
         .members
@@ -140,11 +155,14 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         settings.node,
         settings.secret.clone(),
         addresses,
+        settings.fixed_addresses,
         settings.hop_stall,
     ));
     if let Some(cluster) = opened.cluster.or(report.cluster) {
         peers.set_cluster(cluster);
     }
+    let listed = query::nodes(&tables)?.into_iter();
+    peers.listed(&listed.map(|m| (m.id, m.address)).collect::<Vec<_>>());
     let stopping = Arc::new(AtomicBool::new(false));
     let (events, driver_events) = bounded(DRIVER_QUEUE);
     let links = Links::start(&peers, &events, &stopping)?;
@@ -215,7 +233,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     )?;
     let shared = Arc::clone(&engine);
     spawn("tree", Box::new(move || tend_tree(&shared, &tree_queue)))?;
-    for _ in 0..JOBS_IN {
+    for _ in 0..engine.settings.repair_in.max(1) {
         let (shared, queue) = (Arc::clone(&engine), job_queue.clone());
         spawn("copy", Box::new(move || jobs::run(&shared, &queue)))?;
     }
@@ -223,10 +241,16 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         ("heartbeat", load::beat as fn(&Arc<Engine>)),
         ("sampler", load::sample),
         ("collector", collector::run),
+        ("scrub", scrub::run),
         ("register", register),
+        ("roster", roster::follow),
     ] {
         let shared = Arc::clone(&engine);
         spawn(name, Box::new(move || body(&shared)))?;
+    }
+    if let Some(address) = engine.settings.join.clone() {
+        let shared = Arc::clone(&engine);
+        spawn("join", Box::new(move || roster::find(&shared, &address)))?;
     }
     Ok(Running {
         engine,
@@ -266,8 +290,34 @@ impl Running {
     }
 }
 
+/// Where to ask for membership: as the operator says, or as it was said to a start before that came to nothing yet.
+fn joining(
+    state: &StateDir,
+    said: Option<&str>,
+    recovered: &Recovered,
+) -> Result<Option<String>, StartError> {
+    let last = recovered.memory.iter().rev().find(|memory| {
+        let about_others = matches!(memory, Memory::Acknowledged(_));
+        !about_others
+    });
+    let member = matches!(last, Some(Memory::Born(_) | Memory::Admitted(_)));
+    match said {
+        Some(address) => {
+            if !member {
+                state.write_fact(fact::JOINING, address.as_bytes())?;
+            }
+            Ok(Some(address.to_owned()))
+        }
+        None if member => Ok(None),
+        None => {
+            let written = read_fact(state, fact::JOINING)?;
+            Ok(written.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        }
+    }
+}
+
 /// Opens the log and finishes what a crash may have interrupted between tables and log.
-fn recover(
+pub(super) fn recover(
     state: &StateDir,
     tables: &CatalogTables,
 ) -> Result<(RaftLog<RealDisk>, Recovered), StartError> {
@@ -323,6 +373,10 @@ fn recover(
     if let Some(bytes) = read_fact(state, fact::ADMITTED)? {
         memory.push(Memory::Admitted(from_row::<ClusterId>(&bytes)?));
     }
+    if let Some(bytes) = read_fact(state, fact::OUT)? {
+        let (cluster, why) = from_row::<(ClusterId, String)>(&bytes)?;
+        memory.push(Memory::Out { cluster, why });
+    }
     if let Some(bytes) = read_fact(state, fact::ACKNOWLEDGED)? {
         memory.push(Memory::Acknowledged(from_row::<Vec<(NodeId, u64)>>(
             &bytes,
@@ -358,7 +412,7 @@ fn leads_to(found: &log::Recovered, head: &SnapshotHead) -> bool {
             .any(|entry| (entry.index, entry.term) == (head.index, head.term))
 }
 
-fn read_fact(state: &StateDir, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_fact(state: &StateDir, name: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(state.read_fact(name)?.filter(|bytes| !bytes.is_empty()))
 }
 
@@ -387,6 +441,8 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
         })
         .collect();
     core.voters = settings.voters;
+    core.joins = settings.join.is_some();
+    core.membership_grace = settings.membership_grace;
     if let Some(first) = settings.modes.first() {
         core.mode = *first;
     }
@@ -396,6 +452,10 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
     core.heartbeat_interval = settings.heartbeat_interval;
     core.heartbeat_timeout = settings.heartbeat_timeout;
     core.repair_grace = settings.repair_grace;
+    core.garbage_grace = settings.garbage_grace;
+    core.repair_in = settings.repair_in;
+    core.repair_out = settings.repair_out;
+    core.repair_bandwidth = settings.repair_bandwidth;
     core
 }
 

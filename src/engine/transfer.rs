@@ -139,6 +139,7 @@ impl Intake {
     /// Takes the next block: full blocks, then a shorter last one. `crc` is its CRC32C, already known to be right.
     pub fn block(&mut self, bytes: &[u8], crc: u32) {
         self.passed += bytes.len() as u64;
+        self.engine.scrub.moved(bytes.len());
         let mut broken = Vec::new();
         for (position, outgoing) in self.hops.iter_mut().enumerate() {
             if let Err(error) = outgoing.lent.stream.queue_block(bytes, crc) {

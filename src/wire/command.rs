@@ -96,12 +96,58 @@ pub enum Operation {
         /// The start the verdict is about; void when the node has registered a later one.
         boot: Boot,
     },
+    /// The leader waits no longer for a dead node: its copies count no more, until it has compared them.
+    GiveUp {
+        /// Which node.
+        node: NodeId,
+        /// The start the verdict is about; void when the node has registered a later one, or lives.
+        boot: Boot,
+    },
+    /// A node that was given up, or whose directories changed, has compared what the catalog counts there with what
+    /// lies there: its copies count again.
+    Compared {
+        /// Which node.
+        node: NodeId,
+        /// The start in which it compared.
+        boot: Boot,
+    },
+    /// Counts the copies of the next objects anew, after a node's copies came to count or not to count any more.
+    Recount,
     /// An operator's word on a node.
     Administer {
         /// Which node.
         node: NodeId,
         /// The new state.
         state: Administrative,
+    },
+    /// Makes a node a member: without a vote, and without directories until it registers.
+    Add {
+        /// Which node; not a member now.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// Its peer address.
+        address: String,
+        /// Keeps objects.
+        stores: bool,
+        /// May vote.
+        manages: bool,
+    },
+    /// Takes a node out for good. Its vote goes to a spare, and its copies stop counting.
+    Remove {
+        /// Which node.
+        node: NodeId,
+        /// Also when nobody can take over its vote: there is one voter less then.
+        force: bool,
+    },
+    /// The copies of a node that is dead for good or was removed stop counting, a page of objects at a time; the leader
+    /// sends one after another until the last.
+    DropCopies {
+        /// Which node.
+        node: NodeId,
+        /// The last object of the page before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Sha256>,
     },
 }
 

@@ -8,6 +8,10 @@
 #[allow(dead_code)]
 mod fake;
 
+#[path = "../harness/alone.rs"]
+#[allow(dead_code)]
+mod alone;
+
 mod change;
 mod corpus;
 mod disks;
@@ -18,6 +22,7 @@ mod log;
 mod momo_header;
 mod mutate;
 mod peer;
+mod servers;
 mod text;
 
 use std::fmt::Debug;

@@ -61,6 +61,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
                 last_index,
                 remembers,
                 answer,
+                address: String::new(),
+                joins: None,
             })
         ),
         any::<u128>().prop_map(|cluster| Message::Admit {

@@ -79,6 +79,8 @@ pub struct Daemon {
     pub data: PathBuf,
     /// Its stderr, over all its lives.
     pub log: PathBuf,
+    /// More for its command line.
+    pub args: Vec<String>,
     conf: PathBuf,
     child: Option<Child>,
 }
@@ -108,9 +110,15 @@ impl Daemon {
         command
             .args(["server", "--id", &self.id.to_string(), "--conf"])
             .arg(&self.conf)
+            .args(&self.args)
             .env_remove("NOTIFY_SOCKET")
             .env_remove("MOMO_CONF");
         command
+    }
+
+    /// The configuration it is started with.
+    pub fn conf(&self) -> &Path {
+        &self.conf
     }
 
     /// Its process id, while it runs.
@@ -289,6 +297,10 @@ impl Cluster {
         if shape.fast {
             text.push_str(FAST);
         }
+        if shape.proxied {
+            // What the links carry must go through the proxies, whatever the daemons tell each other.
+            text.push_str("[membership]\nfixed_addresses=true\n\n");
+        }
         text.push_str(&shape.extra);
         for id in 0..shape.daemons {
             let data = shape
@@ -311,6 +323,7 @@ impl Cluster {
                 change,
                 data,
                 log: folder.path().join(format!("daemon-{id}.log")),
+                args: Vec::new(),
                 conf: conf.clone(),
                 child: None,
             });
@@ -332,6 +345,51 @@ impl Cluster {
     /// The links between the daemons, where the shape asked for them.
     pub fn net(&self) -> &Net {
         self.net.as_ref().expect("a proxied cluster")
+    }
+
+    /// A daemon that is in nobody's configuration but its own, which names it alone: not started yet.
+    pub fn newcomer(&mut self, id: usize, shape: &Shape) -> &mut Daemon {
+        let addresses = free_addresses(2);
+        let (host, change) = (addresses[0], addresses[1]);
+        let data = self.folder().join(format!("data-{id}"));
+        let conf = self.folder().join(format!("daemon-{id}.conf"));
+        let fast = if shape.fast { FAST } else { "" };
+        let text = format!(
+            "[global]\ndebug={}\nreplication_order={}\n\n{fast}{}\n[daemon.{id}]\nhost={host}\n\
+             change_replication={change}\ndata={}\n",
+            shape.debug,
+            shape.order,
+            shape.extra,
+            data.display()
+        );
+        fs::write(&conf, text).expect("configuration");
+        self.daemons.push(Daemon {
+            id,
+            host,
+            change,
+            data,
+            log: self.folder().join(format!("daemon-{id}.log")),
+            args: Vec::new(),
+            conf,
+            child: None,
+        });
+        self.daemons.last_mut().expect("a daemon")
+    }
+
+    /// A daemon's machine got another address: its own configuration says so, nobody else's does. It must not be running.
+    pub fn readdress(&mut self, id: usize) {
+        let host = free_addresses(1)[0];
+        let folder = self.folder().to_owned();
+        let daemon = &mut self.daemons[id];
+        assert!(daemon.child.is_none(), "daemon {id} runs");
+        let text = fs::read_to_string(&daemon.conf).expect("configuration");
+        let text = text.replace(
+            &format!("host={}\n", daemon.host),
+            &format!("host={host}\n"),
+        );
+        daemon.conf = folder.join(format!("moved-{id}.conf"));
+        fs::write(&daemon.conf, text).expect("configuration");
+        daemon.host = host;
     }
 
     /// The cluster's own folder.

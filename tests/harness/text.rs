@@ -100,6 +100,13 @@ impl Text {
         Ok(self.get_whole(name)?.map(|got| got.body))
     }
 
+    /// So many bytes of a body, after a `FILE GET` by [`Text::ask`].
+    pub fn some(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0_u8; count];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// `FILE GET`, with what the daemon said of the bytes.
     pub fn get_whole(&mut self, name: &str) -> io::Result<Result<Got, String>> {
         let head = match split(self.ask(&format!("FILE GET {name}"))?) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::once::{Standing, standing};
-use super::query;
+use super::{counting, members, query};
 use crate::base::digest::EMPTY_SHA256;
 use crate::base::id::NodeId;
 use crate::base::limit::FILE_BYTES;
@@ -13,7 +13,7 @@ use crate::wire::command::{Code, Expect, Operation, PlacedPart, Put, Reply};
 use crate::wire::record::{Administrative, Copy, NodeRecord};
 
 /// Longest name, address, class, strategy or cause in a command, in bytes.
-const TEXT_BYTES: usize = 512;
+pub(super) const TEXT_BYTES: usize = 512;
 /// Most data directories of a node.
 const DIRS: usize = 256;
 
@@ -140,14 +140,37 @@ pub(super) fn refusal(
                 Some(record) => refuse_boot(&record, *boot < record.boot, boot.0),
             }
         }
-        Operation::Observe { node, boot, .. } => match query::node(tables, *node)? {
+        Operation::Observe { node, boot, .. } | Operation::Compared { node, boot } => {
+            match query::node(tables, *node)? {
+                None => unknown(*node),
+                Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
+            }
+        }
+        Operation::GiveUp { node, boot } => match query::node(tables, *node)? {
             None => unknown(*node),
+            Some(record) if record.alive => no(Code::Conflict, format!("node {node} answers")),
+            Some(record) if record.administrative == Administrative::Down => {
+                let message = format!("node {node} is known to be away for a while");
+                no(Code::Conflict, message)
+            }
             Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
         },
+        Operation::Recount if counting::is_recounting(tables)? => None,
+        Operation::Recount => no(Code::Conflict, "nothing is to be counted".to_owned()),
         Operation::Administer { node, .. } => match query::node(tables, *node)? {
             None => unknown(*node),
             Some(_) => None,
         },
+        Operation::Add {
+            node,
+            name,
+            address,
+            ..
+        } => members::refuse_add(tables, *node, name, address)?,
+        Operation::Remove { node, force } => members::refuse_remove(tables, *node, *force)?,
+        Operation::DropCopies { node, after } => {
+            members::refuse_page(tables, *node, after.as_ref())?
+        }
     })
 }
 
@@ -180,11 +203,11 @@ pub(super) fn counted(tables: &dyn Tables, part: &PlacedPart) -> Result<Vec<Copy
 
 /// A refusal, in the form in which judgements are passed on.
 #[allow(clippy::unnecessary_wraps)]
-fn no(code: Code, message: String) -> Option<Reply> {
+pub(super) fn no(code: Code, message: String) -> Option<Reply> {
     Some(Reply::Rejected { code, message })
 }
 
-fn unknown(node: NodeId) -> Option<Reply> {
+pub(super) fn unknown(node: NodeId) -> Option<Reply> {
     no(Code::NotFound, format!("no node {node} in this cluster"))
 }
 
@@ -285,17 +308,17 @@ fn refuse_copy(tables: &dyn Tables, copy: &Copy) -> Result<Option<Reply>, TableE
     })
 }
 
-/// Distinct living nodes that hold a copy other than `copy`.
+/// Distinct living nodes that hold a copy other than `copy` that counts.
 fn living_others(tables: &dyn Tables, copies: &[Copy], copy: Copy) -> Result<usize, TableError> {
-    let holders: BTreeSet<NodeId> = copies
+    let discounts = counting::discounts(tables)?;
+    let others: Vec<Copy> = copies
         .iter()
         .filter(|other| **other != copy)
-        .map(|other| other.node)
+        .copied()
         .collect();
     let mut living = 0;
-    for holder in holders {
-        let lives =
-            |record: NodeRecord| record.alive && record.administrative != Administrative::Dead;
+    for holder in discounts.counted(&others) {
+        let lives = |record: NodeRecord| record.alive;
         living += usize::from(query::node(tables, holder)?.is_some_and(lives));
     }
     Ok(living)

@@ -6,36 +6,36 @@
 //! - A snapshot message is held back until the catalog it stands for has been fetched, and is stepped with the head of what was fetched.
 //! - A vote is never withheld for priority from a candidate whose last term is later: the crate would, and two nodes could refuse each other for ever.
 
+mod lead;
+mod ready;
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use protobuf::Message as _;
-use raft::eraftpb::{
-    ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType, HardState, Message, MessageType,
-    Snapshot,
-};
-use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage};
+use raft::eraftpb::{HardState, Message, MessageType};
+use raft::{Config, RawNode, ReadOnlyOption, StateRole, Storage};
 
-use super::log::{Log, configuration};
-use super::node::{Append, Effect, Fatal, Level, LogRecord, Role};
+use super::log::Log;
+use super::node::{Effect, Fatal, Level, Role};
 use super::settings::Settings;
 use super::turn::Turn;
 use crate::base::id::NodeId;
 use crate::base::limit;
 use crate::base::random::mix;
 use crate::base::time::Mono;
-use crate::wire::peer::{Message as PeerMessage, SnapshotHead};
+use crate::wire::peer::SnapshotHead;
+
+pub use lead::Seat;
+use lead::{PREFER_ELECTIONS, Preference, priority};
+use ready::{Staged, UnderWay};
+use snapshots::Offered;
 
 /// Raft messages under way to one peer at most; beyond it the peer waits for its answers.
 const INFLIGHT: usize = 64;
 /// Ticks made up for at most when time has passed unseen: a stalled process must not elect itself on waking.
 const TICKS_AT_ONCE: u32 = 3;
-/// A snapshot that a peer has not answered for so many shortest elections is offered again.
-const SNAPSHOT_ELECTIONS: u32 = 10;
-/// A better leader must have been fit for so many shortest elections before it is handed the lead; doubles with each attempt.
-const PREFER_ELECTIONS: u32 = 4;
-/// The longest that wait becomes.
-const PREFER_AT_MOST: Duration = Duration::from_mins(5);
 /// A peer that lacks no more entries than this has caught up.
 const CAUGHT_UP: u64 = 64;
 
@@ -68,52 +68,6 @@ pub struct Progressed {
     pub moved: bool,
     /// Whether voters or learners changed.
     pub reconfigured: bool,
-}
-
-/// Appended to the log, not yet known to be on disk.
-struct UnderWay {
-    /// Number of the last effect.
-    number: u64,
-    /// Number of the last ready that it covers.
-    ready: u64,
-    /// Term and vote that it puts on disk.
-    vote: Option<(u64, u64)>,
-    /// The snapshot that it installs.
-    installed: Option<SnapshotHead>,
-    /// What may be said then.
-    messages: Vec<Message>,
-}
-
-/// What this turn will hand to the disk.
-#[derive(Default)]
-struct Staged {
-    install: Option<SnapshotHead>,
-    hard_state: Option<HardState>,
-    entries: Vec<Entry>,
-    ready: u64,
-    messages: Vec<Message>,
-}
-
-impl Staged {
-    fn is_empty(&self) -> bool {
-        self.install.is_none() && self.hard_state.is_none() && self.entries.is_empty()
-    }
-}
-
-/// A snapshot that a leader offers.
-struct Offered {
-    from: NodeId,
-    message: Message,
-}
-
-/// How far this node looked for a better leader.
-struct Preference {
-    /// Who would be better, and since when.
-    candidate: Option<(NodeId, Mono)>,
-    /// How long it must have been better.
-    wait: Duration,
-    /// When the lead was last handed over.
-    tried: Option<Mono>,
 }
 
 /// This node in Raft.
@@ -424,113 +378,6 @@ impl Consensus {
         Stepped::Taken
     }
 
-    /// Whether a snapshot brings what the log does not have.
-    fn wants(&self, message: &Message) -> bool {
-        let metadata = message.get_snapshot().get_metadata();
-        let log = &self.raw.raft.raft_log;
-        metadata.index > log.committed && !log.match_term(metadata.index, metadata.term)
-    }
-
-    fn offer(&mut self, turn: &mut Turn<'_>, from: NodeId, message: Message) {
-        self.offered = Some(Offered { from, message });
-        if !self.fetching {
-            self.fetching = true;
-            turn.last(Effect::FetchSnapshot { from });
-        }
-    }
-
-    /// The catalog was fetched, or not.
-    pub fn fetched(&mut self, turn: &mut Turn<'_>, head: Option<SnapshotHead>) {
-        self.fetching = false;
-        let (Some(head), Some(Offered { from, mut message })) = (head, self.offered.take()) else {
-            // The leader offers it again.
-            return;
-        };
-        if head.term > message.term || message.term < self.raw.raft.term {
-            // The lead has changed hands; what was fetched may be older than what the new leader offers.
-            return;
-        }
-        if head.index <= self.committed() {
-            return;
-        }
-        let mut snapshot = Snapshot::default();
-        let metadata = snapshot.mut_metadata();
-        metadata.index = head.index;
-        metadata.term = head.term;
-        metadata.set_conf_state(configuration(&head));
-        message.set_snapshot(snapshot);
-        turn.say(
-            Level::Info,
-            "snapshot_fetched",
-            format!("from node {from}: stands at {}", head.index),
-        );
-        let _ = self.with(|raw| raw.step(message));
-    }
-
-    /// A peer that was sent a snapshot answers with where it stands: the leader goes on from there, also when that is not where the snapshot it offered stood.
-    fn step_append_response(&mut self, message: Message) {
-        let peer = message.from;
-        let before = self.in_snapshot(peer);
-        let (index, reject) = (message.index, message.reject);
-        let _ = self.with(|raw| raw.step(message));
-        let (Some(before), Some(after)) = (before, self.in_snapshot(peer)) else {
-            return;
-        };
-        if !reject && index > before && after >= index {
-            self.with(|raw| raw.report_snapshot(peer, SnapshotStatus::Failure));
-            self.snapshots.remove(&peer);
-        }
-    }
-
-    /// What a peer has matched, while it is being sent a snapshot.
-    fn in_snapshot(&self, peer: u64) -> Option<u64> {
-        let progress = self.raw.raft.prs().get(peer)?;
-        (self.leads() && progress.state == ProgressState::Snapshot).then_some(progress.matched)
-    }
-
-    /// Offers snapshots again that were not answered, so that no peer stays paused.
-    fn offer_again(&mut self, now: Mono) {
-        let peers: Vec<u64> = self.raw.raft.prs().iter().map(|(id, _)| *id).collect();
-        for peer in peers {
-            if self.in_snapshot(peer).is_none() {
-                self.snapshots.remove(&peer);
-                continue;
-            }
-            let since = *self.snapshots.entry(peer).or_insert(now);
-            if now - since > self.election * SNAPSHOT_ELECTIONS {
-                self.snapshots.remove(&peer);
-                self.with(|raw| raw.report_snapshot(peer, SnapshotStatus::Failure));
-            }
-        }
-    }
-
-    /// The link to a peer is lost.
-    pub fn lost(&mut self, node: NodeId) {
-        let peer = node.raft();
-        if self.in_snapshot(peer).is_some() {
-            self.snapshots.remove(&peer);
-            self.with(|raw| raw.report_snapshot(peer, SnapshotStatus::Failure));
-        }
-        self.with(|raw| raw.report_unreachable(peer));
-    }
-
-    /// On the leader: a peer has lost what it had; what is known of it is void.
-    pub fn reset_progress(&mut self, node: NodeId) {
-        // A snapshot offered before the peer could take it is void too: the peer would wait for the next offer.
-        let offered = self.in_snapshot(node.raft()).is_some();
-        if node == self.node || (self.matched(node).unwrap_or(0) == 0 && !offered) {
-            return;
-        }
-        self.snapshots.remove(&node.raft());
-        self.with(|raw| {
-            if let Some(progress) = raw.raft.mut_prs().get_mut(node.raft()) {
-                progress.snapshot_failure();
-                progress.matched = 0;
-                progress.become_probe();
-            }
-        });
-    }
-
     /// On the leader: appends a command; the index it will have.
     pub fn propose(&mut self, command: Vec<u8>) -> Result<u64, Dropped> {
         if !self.leads() || self.raw.raft.lead_transferee.is_some() {
@@ -551,356 +398,12 @@ impl Consensus {
         self.with(|raw| raw.read_index(context));
     }
 
-    /// On the leader: proposes to make `node` a voter, or a learner. False when a change is under way already.
-    pub fn reconfigure(&mut self, node: NodeId, kind: Seat) -> bool {
-        if !self.leads() || self.reconfiguring() || self.raw.raft.lead_transferee.is_some() {
-            return false;
-        }
-        let mut change = ConfChange {
-            node_id: node.raft(),
-            ..ConfChange::default()
-        };
-        change.set_change_type(match kind {
-            Seat::Voter => ConfChangeType::AddNode,
-            Seat::Learner => ConfChangeType::AddLearnerNode,
-        });
-        self.with(|raw| raw.propose_conf_change(Vec::new(), change))
-            .is_ok()
-    }
-
-    /// Hands the lead to the best other voter, if there is one.
-    pub fn step_down(&mut self, turn: &mut Turn<'_>, up: &BTreeSet<NodeId>) {
-        if !self.leads() {
-            return;
-        }
-        let best = self
-            .others(up)
-            .max_by_key(|(node, matched)| (*matched, std::cmp::Reverse(*node)));
-        if let Some((node, _)) = best {
-            turn.say(
-                Level::Info,
-                "lead_handed_over",
-                format!("to node {node}, before this one stops"),
-            );
-            self.with(|raw| raw.transfer_leader(node.raft()));
-        }
-    }
-
-    /// The other voters within reach, with what they have matched.
-    fn others<'a>(
-        &'a self,
-        up: &'a BTreeSet<NodeId>,
-    ) -> impl Iterator<Item = (NodeId, u64)> + use<'a> {
-        self.head
-            .voters
-            .iter()
-            .filter_map(|id| NodeId::from_raft(*id))
-            .filter(|node| *node != self.node && up.contains(node))
-            .filter_map(|node| Some((node, self.matched(node)?)))
-    }
-
-    /// Hands the lead to the voter with the lowest id once it has been fit for a while.
-    fn prefer(&mut self, turn: &mut Turn<'_>, up: &BTreeSet<NodeId>) {
-        let now = turn.mono();
-        let better = self
-            .others(up)
-            .map(|(node, _)| node)
-            .filter(|node| *node < self.node && self.caught_up(*node))
-            .min();
-        let Some(better) = better else {
-            self.preference.candidate = None;
-            return;
-        };
-        let since = match self.preference.candidate {
-            Some((node, since)) if node == better => since,
-            _ => {
-                self.preference.candidate = Some((better, now));
-                return;
-            }
-        };
-        if let Some(tried) = self.preference.tried
-            && now - tried > self.preference.wait.saturating_mul(4)
-        {
-            self.preference.wait = self.election * PREFER_ELECTIONS;
-            self.preference.tried = None;
-        }
-        if now - since < self.preference.wait || self.reconfiguring() {
-            return;
-        }
-        self.preference.candidate = None;
-        self.preference.tried = Some(now);
-        self.preference.wait = self.preference.wait.saturating_mul(2).min(PREFER_AT_MOST);
-        turn.say(
-            Level::Info,
-            "lead_handed_over",
-            format!("to node {better}, which leads while it lives"),
-        );
-        self.with(|raw| raw.transfer_leader(better.raft()));
-    }
-
-    /// The disk has everything up to this number. The head of a snapshot when one is in place by that.
-    pub fn persisted(&mut self, turn: &mut Turn<'_>, number: u64) -> Option<SnapshotHead> {
-        let mut ready = None;
-        let mut installed = None;
-        while let Some(done) = self.under_way.pop_front_if(|front| front.number <= number) {
-            ready = Some(done.ready);
-            if let Some(vote) = done.vote {
-                self.durable_vote = vote;
-            }
-            if let Some(head) = done.installed {
-                installed = Some(head);
-            }
-            Self::send(turn, done.messages);
-        }
-        if let Some(ready) = ready {
-            self.with(|raw| raw.on_persist_ready(ready));
-        }
-        if let Some(head) = &installed {
-            let index = head.index;
-            self.snapshot = index;
-            self.head = head.clone();
-            self.with(|raw| {
-                raw.mut_store().set_applied(head.clone());
-                raw.advance_apply_to(index);
-            });
-        }
-        installed
-    }
-
     /// The tables on disk stand at `index`: forgets what of the log is not needed for the late.
     pub fn checkpointed(&mut self, turn: &mut Turn<'_>, index: u64, entries: u64, bytes: usize) {
         if let Some((index, term)) = self.raw.mut_store().cut(index, entries, bytes) {
             turn.last(Effect::CutLog { index, term });
         }
     }
-
-    /// Whether [`Consensus::advance`] has something to do.
-    pub fn has_more(&self) -> bool {
-        self.raw.has_ready()
-    }
-
-    /// Works off what Raft has ready; `None` when there is nothing. Commands must be applied before the next call.
-    pub fn advance(&mut self, turn: &mut Turn<'_>) -> Result<Option<Progressed>, Fatal> {
-        if !self.raw.has_ready() {
-            return Ok(None);
-        }
-        let mut ready = self.raw.ready();
-        let mut free = ready.take_messages();
-        let mut bound = ready.take_persisted_messages();
-        let entries = ready.take_entries();
-        let committed = ready.take_committed_entries();
-        let read_states = ready.take_read_states();
-        let number = ready.number();
-
-        if !ready.snapshot().is_empty() {
-            let head = head_of(ready.snapshot());
-            self.raw.mut_store().reset(&head);
-            self.staged.entries.clear();
-            self.staged.install = Some(head);
-        }
-        if let Some(first) = entries.first() {
-            self.staged.entries.retain(|e| e.index < first.index);
-            self.raw.mut_store().append(&entries);
-            self.staged.entries.extend(entries);
-        }
-        let state = self.raw.raft.hard_state();
-        if ready.must_sync() && state != self.written {
-            self.staged.hard_state = Some(state.clone());
-            self.written.clone_from(&state);
-        }
-        self.with(|raw| raw.advance_append_async(ready));
-
-        if (state.term, state.vote) != self.durable_vote {
-            bound.append(&mut free);
-        }
-        self.note_snapshots(turn.mono(), &free);
-        Self::send(turn, free);
-        if !self.staged.is_empty() {
-            self.staged.ready = number;
-            self.staged.messages.append(&mut bound);
-        } else if let Some(last) = self.under_way.back_mut() {
-            last.ready = number;
-            last.messages.append(&mut bound);
-        } else {
-            self.with(|raw| raw.on_persist_ready(number));
-            Self::send(turn, bound);
-        }
-
-        let mut progressed = Progressed {
-            reads: read_states
-                .iter()
-                .filter_map(|state| {
-                    let number = state.request_ctx.get(10..18)?;
-                    Some((u64::from_be_bytes(number.try_into().ok()?), state.index))
-                })
-                .collect(),
-            ..Progressed::default()
-        };
-        self.apply(committed, &mut progressed)?;
-        Ok(Some(progressed))
-    }
-
-    /// Sorts committed entries into commands for the catalog and changes of the configuration, which take effect here.
-    fn apply(&mut self, committed: Vec<Entry>, into: &mut Progressed) -> Result<(), Fatal> {
-        let Some((index, term)) = committed.last().map(|last| (last.index, last.term)) else {
-            return Ok(());
-        };
-        assert_eq!(
-            committed.first().map(|first| first.index),
-            Some(self.head.index + 1),
-            "entries are applied once and in order"
-        );
-        for entry in committed {
-            match entry.get_entry_type() {
-                EntryType::EntryNormal if entry.data.is_empty() => {}
-                EntryType::EntryNormal => into.commands.push((entry.index, entry.data.to_vec())),
-                EntryType::EntryConfChange => {
-                    let change = ConfChange::parse_from_bytes(&entry.data).map_err(|error| {
-                        Fatal::Damaged(format!("change at {} does not parse: {error}", entry.index))
-                    })?;
-                    self.reconfigured(|raw| raw.apply_conf_change(&change));
-                    into.reconfigured = true;
-                }
-                EntryType::EntryConfChangeV2 => {
-                    let change = ConfChangeV2::parse_from_bytes(&entry.data).map_err(|error| {
-                        Fatal::Damaged(format!("change at {} does not parse: {error}", entry.index))
-                    })?;
-                    self.reconfigured(|raw| raw.apply_conf_change(&change));
-                    into.reconfigured = true;
-                }
-            }
-        }
-        into.moved = true;
-        self.head.index = index;
-        self.head.term = term;
-        let head = self.head.clone();
-        self.with(|raw| {
-            raw.mut_store().set_applied(head);
-            raw.advance_apply_to(index);
-        });
-        Ok(())
-    }
-
-    /// A change that cannot be made is the same no change on every node.
-    fn reconfigured(
-        &mut self,
-        change: impl FnOnce(&mut RawNode<Log>) -> raft::Result<raft::eraftpb::ConfState>,
-    ) {
-        if let Ok(state) = self.with(change) {
-            let mut voters = state.get_voters().to_vec();
-            let mut learners = state.get_learners().to_vec();
-            voters.sort_unstable();
-            learners.sort_unstable();
-            self.head.voters = voters;
-            self.head.learners = learners;
-        }
-    }
-
-    /// Hands to the disk what this turn has gathered. Called once, at its end.
-    pub fn seal(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
-        if self.staged.is_empty() {
-            assert!(self.staged.messages.is_empty());
-            return Ok(());
-        }
-        let staged = std::mem::take(&mut self.staged);
-        let encode = |state: &HardState| {
-            state
-                .write_to_bytes()
-                .map_err(|error| Fatal::Damaged(format!("hard state: {error}")))
-        };
-        if let Some(head) = &staged.install {
-            self.number += 1;
-            turn.install(Effect::InstallSnapshot {
-                head: head.clone(),
-                hard_state: encode(&self.written)?,
-                number: self.number,
-            });
-        }
-        let bare_install = staged.install.is_some() && staged.entries.is_empty();
-        if !bare_install {
-            let mut hard_state = staged.hard_state;
-            let state = self.raw.raft.hard_state();
-            if state != self.written {
-                // Only the commit index can differ: it rides along.
-                self.written.clone_from(&state);
-                hard_state = Some(state);
-            }
-            let records: Result<Vec<_>, _> = staged.entries.iter().map(record).collect();
-            self.number += 1;
-            turn.log(Effect::Append(Append {
-                number: self.number,
-                hard_state: hard_state.as_ref().map(encode).transpose()?,
-                entries: records?,
-            }));
-        }
-        self.under_way.push_back(UnderWay {
-            number: self.number,
-            ready: staged.ready,
-            vote: Some((self.written.term, self.written.vote)),
-            installed: staged.install,
-            messages: staged.messages,
-        });
-        Ok(())
-    }
-
-    fn note_snapshots(&mut self, now: Mono, messages: &[Message]) {
-        for message in messages {
-            if message.get_msg_type() == MessageType::MsgSnapshot {
-                self.snapshots.insert(message.to, now);
-            }
-        }
-    }
-
-    fn send(turn: &mut Turn<'_>, messages: Vec<Message>) {
-        for message in messages {
-            let Some(to) = NodeId::from_raft(message.to) else {
-                continue;
-            };
-            match message.write_to_bytes() {
-                Ok(bytes) => turn.send(to, PeerMessage::Raft { bytes }),
-                Err(error) => turn.say(Level::Error, "raft_message_bad", error.to_string()),
-            }
-        }
-    }
-}
-
-/// A member's seat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seat {
-    /// With a vote.
-    Voter,
-    /// Without.
-    Learner,
-}
-
-/// Raft's priority of a node: the lower its number, the higher.
-fn priority(node: NodeId) -> i64 {
-    i64::from(u16::MAX) + 1 - i64::from(node.0)
-}
-
-fn head_of(snapshot: &Snapshot) -> SnapshotHead {
-    let metadata = snapshot.get_metadata();
-    let state = metadata.get_conf_state();
-    let mut head = SnapshotHead {
-        index: metadata.index,
-        term: metadata.term,
-        voters: state.get_voters().to_vec(),
-        learners: state.get_learners().to_vec(),
-    };
-    head.voters.sort_unstable();
-    head.learners.sort_unstable();
-    head
-}
-
-fn record(entry: &Entry) -> Result<LogRecord, Fatal> {
-    let bytes = entry
-        .write_to_bytes()
-        .map_err(|error| Fatal::Damaged(format!("entry {}: {error}", entry.index)))?;
-    Ok(LogRecord {
-        index: entry.index,
-        term: entry.term,
-        bytes,
-    })
 }
 
 #[cfg(test)]
@@ -909,6 +412,9 @@ mod tests {
     use crate::base::id::{Boot, ClusterId};
     use crate::base::table::MemoryTables;
     use crate::base::time::Now;
+    use crate::core::log::configuration;
+    use crate::wire::peer::Message as PeerMessage;
+    use raft::eraftpb::Entry;
 
     fn raft(node: u16, log: Log) -> Consensus {
         let settings = Settings::new(NodeId(node), Boot(1), 7, ClusterId(1));

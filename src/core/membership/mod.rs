@@ -1,22 +1,29 @@
 //! Who belongs (rules R13 and R14): birth of the cluster, members that lost their log, admission, promotion.
 //!
-//! A node is *empty* (it remembers no cluster), a *member*, or *waiting*: it remembers a cluster but its log is gone, damaged, or older than what it once acknowledged. Only a member takes part in Raft. The others say [`Hello`] until a cluster is born or a leader takes them in, without a vote at first.
+//! A node is *empty* (it remembers no cluster), a *member*, *waiting*: it remembers a cluster but its log is gone, damaged, or older than what it once acknowledged, or *out*: it was removed, or its cluster was replaced by force. Only a member takes part in Raft. The others say [`Hello`] until a cluster is born or a leader takes them in, without a vote at first; whoever is no member by the catalog must ask to be made one.
+
+mod lead;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::consensus::{Consensus, Seat};
+use super::catalog::query;
+use super::consensus::Consensus;
 use super::node::{Effect, Level, LinkState, Memory};
 use super::reads::jitter;
+use super::seats::Seats;
 use super::settings::Settings;
 use super::turn::Turn;
 use crate::base::id::{Boot, ClusterId, NodeId};
+use crate::base::limit::NODES;
 use crate::base::random::Random;
-use crate::base::table::{Table, TableError, Tables};
+use crate::base::table::TableError;
 use crate::base::time::Mono;
-use crate::wire::command::Birth;
+use crate::wire::command::{Birth, BirthMember, Operation};
 use crate::wire::peer::{Hello, Message, SnapshotHead};
-use crate::wire::record::{NodeRecord, from_row};
+use crate::wire::record::Sweep;
+
+use lead::Applicant;
 
 /// Index and term that the log of a new cluster begins behind.
 pub const BIRTH_INDEX: u64 = 1;
@@ -38,6 +45,8 @@ enum Standing {
     Member(ClusterId),
     /// It took part, and cannot go on by itself.
     Waiting { cluster: ClusterId, why: String },
+    /// It has no part in it any more.
+    Out { cluster: ClusterId, why: String },
 }
 
 /// What is known of another node since this process started.
@@ -51,6 +60,8 @@ struct Peer {
     asked: Option<Mono>,
     /// What it said last about its tables, by start of its process.
     applied: Option<(Boot, u64)>,
+    /// When it was last told that it was removed.
+    told: Option<Mono>,
 }
 
 /// What a node is to do next about itself.
@@ -84,6 +95,15 @@ pub struct Membership {
     asking: BTreeSet<NodeId>,
     /// On the leader: what an admitted node must have applied before what it says of itself can be believed.
     floors: BTreeMap<NodeId, u64>,
+    /// On the leader: nodes that ask to be made members, of those that ask to be taken in.
+    applicants: BTreeMap<NodeId, Applicant>,
+    /// On the leader: pages of copies that are being dropped, and since when.
+    sweeps: BTreeMap<NodeId, (Sweep, Mono)>,
+    seats: Seats,
+    /// Voters the cluster was born with, once known.
+    born_voters: Option<usize>,
+    /// What is to be proposed.
+    operations: Vec<Operation>,
     random: Random,
     /// What was last said for people about why this node waits.
     said: Option<String>,
@@ -105,6 +125,10 @@ impl Membership {
                     standing = Standing::Member(*cluster);
                     birth = None;
                 }
+                Memory::Out { cluster, why } => {
+                    let (cluster, why) = (*cluster, why.clone());
+                    standing = Standing::Out { cluster, why };
+                }
                 Memory::Acknowledged(all) => acknowledged = all.iter().copied().collect(),
             }
         }
@@ -124,6 +148,11 @@ impl Membership {
             hello: (None, HELLO_FIRST),
             asking: BTreeSet::new(),
             floors: BTreeMap::new(),
+            applicants: BTreeMap::new(),
+            sweeps: BTreeMap::new(),
+            seats: Seats::new(settings.membership_grace),
+            born_voters: None,
+            operations: Vec::new(),
             random: Random::new(settings.seed ^ settings.boot.0 ^ 0x3e3b),
             said: None,
         }
@@ -133,7 +162,9 @@ impl Membership {
     pub const fn cluster(&self) -> Option<ClusterId> {
         match &self.standing {
             Standing::Empty => None,
-            Standing::Member(cluster) | Standing::Waiting { cluster, .. } => Some(*cluster),
+            Standing::Member(cluster)
+            | Standing::Waiting { cluster, .. }
+            | Standing::Out { cluster, .. } => Some(*cluster),
         }
     }
 
@@ -161,10 +192,12 @@ impl Membership {
         };
         let alive = voters.iter().filter(|node| up.contains(node)).count();
         match &self.standing {
-            Standing::Empty => {
-                let all = voters.len();
-                format!("{alive} of {all} daemons up, all needed for the first start")
+            Standing::Empty if self.settings.joins => {
+                let others = up.len() - 1;
+                format!("asking to be made a member: {others} daemons of the cluster within reach")
             }
+            Standing::Out { why, .. } => why.clone(),
+            Standing::Empty => self.why_not_born(alive, voters.len()),
             Standing::Waiting { why, .. } => {
                 format!("waiting to be taken in again by the others: {why}")
             }
@@ -179,6 +212,29 @@ impl Membership {
                     format!("{alive} of {all} daemons up, {needed} needed")
                 }
             }
+        }
+    }
+
+    /// What an empty node waits for, for people: to be born with all the others, or to be taken in by those that have a past.
+    fn why_not_born(&self, alive: usize, all: usize) -> String {
+        let others = || self.settings.members.iter().filter(|m| m.id != self.node);
+        let hello = |node: &NodeId| self.peers.get(node).filter(|peer| peer.up)?.hello.as_ref();
+        let remember =
+            |node: &NodeId| hello(node).is_some_and(|h| h.cluster.is_some() && h.newborn.is_none());
+        let past: Vec<NodeId> = others().map(|m| m.id).filter(remember).collect();
+        if !past.is_empty() {
+            let names: Vec<String> = past.iter().map(ToString::to_string).collect();
+            return format!(
+                "nothing is remembered here, a cluster is by {}: waiting for its leader to take this node in",
+                names.join(", ")
+            );
+        }
+        if alive < all {
+            return format!("{alive} of {all} daemons up, all needed for the first start");
+        }
+        match others().find(|m| hello(&m.id).is_none()) {
+            Some(silent) => format!("all {all} daemons up, waiting to hear from {}", silent.id),
+            None => format!("all {all} daemons up, the first start is under way"),
         }
     }
 
@@ -205,6 +261,7 @@ impl Membership {
             // It may be another when it comes back.
             peer.hello = None;
             self.asking.remove(&node);
+            self.applicants.remove(&node);
         }
     }
 
@@ -216,8 +273,24 @@ impl Membership {
             last_index: raft.map_or(0, Consensus::last_index),
             remembers: self.acknowledged.get(&to).copied().unwrap_or(0),
             answer,
+            address: self
+                .card()
+                .map_or_else(String::new, |card| card.address.clone()),
+            joins: self
+                .card()
+                .filter(|_| {
+                    let out = matches!(self.standing, Standing::Out { .. });
+                    self.settings.joins && !self.is_member() && !out
+                })
+                .cloned(),
         };
         turn.send(to, Message::Hello(hello));
+    }
+
+    /// This node by its configuration.
+    fn card(&self) -> Option<&BirthMember> {
+        let mut members = self.settings.members.iter();
+        members.find(|member| member.id == self.node)
     }
 
     /// The birth, while nothing has happened since: no entry, and no election, in which a vote may have been given.
@@ -282,12 +355,15 @@ impl Membership {
         let remembers = hello.remembers;
         let empty_log = hello.cluster.is_none() || hello.last_index == 0;
         let last_index = hello.last_index;
+        let joins = hello.joins.clone();
         self.peers.entry(from).or_default().hello = Some(hello);
         let raft = raft?;
         if !known || !self.is_member() {
             return None;
         }
-        if raft.votes(self.node) && remembers > raft.last_index() {
+        // Who is no member was never told anything: what it claims to remember counts for nothing.
+        let member = raft.votes(from) || raft.learns(from);
+        if member && raft.votes(self.node) && remembers > raft.last_index() {
             let why = format!(
                 "the log ends at {}, node {from} remembers that this node acknowledged {remembers}",
                 raft.last_index()
@@ -297,6 +373,11 @@ impl Membership {
         if raft.leads() {
             if empty_log {
                 self.asking.insert(from);
+                let card = joins.filter(|card| card.id == from && from.0 < NODES);
+                if let Some(card) = card {
+                    let proposed = self.applicants.get(&from).and_then(|a| a.proposed);
+                    self.applicants.insert(from, Applicant { card, proposed });
+                }
             } else if raft
                 .matched(from)
                 .is_some_and(|matched| matched > last_index)
@@ -324,6 +405,59 @@ impl Membership {
         Some(Step::Leave)
     }
 
+    /// The leader says that this node was removed. Whoever has applied more than that, or is only being filled, knows better.
+    pub fn removed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        cluster: ClusterId,
+        index: u64,
+        raft: Option<&Consensus>,
+    ) -> Option<Step> {
+        if self.cluster() != Some(cluster) || matches!(self.standing, Standing::Out { .. }) {
+            return None;
+        }
+        let filled = |raft: &Consensus| !raft.head().voters.is_empty();
+        let behind = |raft: &Consensus| filled(raft) && raft.head().index < index;
+        if raft.is_none_or(behind) {
+            return self.go(turn, REMOVED.to_owned());
+        }
+        None
+    }
+
+    /// A peer goes on as a cluster that was made from this node's by force.
+    pub fn superseded(
+        &mut self,
+        turn: &mut Turn<'_>,
+        by: NodeId,
+        cluster: ClusterId,
+    ) -> Option<Step> {
+        let own = self.cluster().filter(|own| cluster.succeeds(*own))?;
+        if matches!(self.standing, Standing::Out { .. }) {
+            return None;
+        }
+        self.go(
+            turn,
+            format!(
+                "node {by} was recovered by force and goes on as cluster {cluster}; this node still belongs to {own} \
+                 and takes part in neither: `momo recover --rejoin` keeps its files and gives up its catalog"
+            ),
+        )
+    }
+
+    /// This node has no part in its cluster any more.
+    fn go(&mut self, turn: &mut Turn<'_>, why: String) -> Option<Step> {
+        let cluster = self.cluster()?;
+        turn.say(Level::Error, "membership_over", why.clone());
+        let memory = Memory::Out {
+            cluster,
+            why: why.clone(),
+        };
+        turn.first(Effect::Remember(memory));
+        self.standing = Standing::Out { cluster, why };
+        self.hello = (Some(turn.mono()), HELLO_FIRST);
+        Some(Step::Leave)
+    }
+
     // Birth.
 
     /// The lowest member has drawn up a birth.
@@ -341,6 +475,9 @@ impl Membership {
 
     /// The birth this node may take part in now, if all the other members are within reach and none of them has a past.
     fn may_be_born(&self, turn: &Turn<'_>) -> Option<Birth> {
+        if self.settings.joins {
+            return None;
+        }
         let mut births: Vec<&Birth> = Vec::new();
         for member in self.settings.members.iter().filter(|m| m.id != self.node) {
             let peer = self.peers.get(&member.id).filter(|peer| peer.up)?;
@@ -381,6 +518,9 @@ impl Membership {
         cluster: ClusterId,
     ) -> Option<Step> {
         if self.is_member() || self.cluster().is_some_and(|own| own != cluster) {
+            return None;
+        }
+        if matches!(self.standing, Standing::Out { .. }) {
             return None;
         }
         let hello = self.peers.get(&from).and_then(|peer| peer.hello.as_ref());
@@ -441,11 +581,17 @@ impl Membership {
                 self.hello.0 = None;
                 self.note_acknowledged(turn, raft);
                 if raft.leads() {
-                    self.take_in(turn, raft);
-                    self.promote(turn, raft)?;
+                    self.take_in(turn, raft)?;
+                    self.lead(turn, raft)?;
                 } else {
                     self.asking.clear();
+                    self.applicants.clear();
                     self.floors.clear();
+                    self.sweeps.clear();
+                    self.seats.rest();
+                    if self.was_removed(turn, raft)? {
+                        return Ok(self.go(turn, REMOVED.to_owned()));
+                    }
                 }
                 Ok(None)
             }
@@ -454,6 +600,10 @@ impl Membership {
                     return Ok(Some(self.be_born(turn, birth)));
                 }
                 self.say_hello(turn);
+                Ok(None)
+            }
+            (Standing::Out { .. }, _) => {
+                self.hello.0 = None;
                 Ok(None)
             }
             _ => {
@@ -523,86 +673,24 @@ impl Membership {
         turn.first(Effect::Remember(Memory::Acknowledged(all)));
     }
 
-    /// On the leader: makes those who ask learners, one change at a time, and tells them.
-    fn take_in(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) {
-        let Standing::Member(cluster) = self.standing else {
-            return;
-        };
-        for node in self.asking.clone() {
-            if raft.learns(node) {
-                raft.reset_progress(node);
-                self.floors.insert(node, raft.last_index());
-                self.acknowledged.remove(&node);
-                self.asking.remove(&node);
-                turn.send(node, Message::Admit { cluster });
-            } else if raft.votes(node) || self.settings.members.iter().any(|m| m.id == node) {
-                // What it acknowledged is gone, and must not count for a majority again.
-                raft.reset_progress(node);
-                if raft.reconfigure(node, Seat::Learner) {
-                    turn.say(
-                        Level::Warn,
-                        "vote_withdrawn",
-                        format!("node {node} has lost its log and is taken in without a vote"),
-                    );
-                    return;
-                }
-            } else {
-                self.asking.remove(&node);
-            }
-        }
+    /// What is to be proposed now.
+    pub fn operations(&mut self) -> Vec<Operation> {
+        std::mem::take(&mut self.operations)
     }
 
-    /// On the leader: gives a vote to the lowest learner that has caught up, while there are too few.
-    fn promote(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) -> Result<(), TableError> {
-        if raft.head().voters.len() >= self.settings.voters || raft.reconfiguring() {
-            return Ok(());
+    /// Whether this node has applied its own removal, and nobody counts on it any more.
+    fn was_removed(&self, turn: &Turn<'_>, raft: &Consensus) -> Result<bool, TableError> {
+        let seated = raft.votes(self.node) || raft.learns(self.node);
+        if seated || raft.head().voters.is_empty() {
+            return Ok(false);
         }
-        let learners: Vec<NodeId> = raft
-            .head()
-            .learners
-            .iter()
-            .filter_map(|id| NodeId::from_raft(*id))
-            .collect();
-        for node in learners {
-            let up = self.peers.get(&node).is_some_and(|peer| peer.up);
-            if !up || self.asking.contains(&node) || !manages(&turn.tables, node)? {
-                continue;
-            }
-            // A lower one that is still catching up goes first.
-            if self.fit(node, raft) && raft.reconfigure(node, Seat::Voter) {
-                turn.say(
-                    Level::Info,
-                    "vote_given",
-                    format!("node {node} has caught up and votes"),
-                );
-            }
-            return Ok(());
-        }
-        Ok(())
-    }
-
-    /// Whether a learner has caught up, by its own word too when it was taken in during this lead: acknowledgements of its former life may still have been on their way.
-    fn fit(&self, node: NodeId, raft: &Consensus) -> bool {
-        let Some(peer) = self.peers.get(&node) else {
-            return false;
-        };
-        let boot = peer.hello.as_ref().map(|hello| hello.boot);
-        let by_its_word = |floor: u64| {
-            peer.applied
-                .is_some_and(|(of, applied)| Some(of) == boot && applied >= floor)
-        };
-        raft.caught_up(node)
-            && self
-                .floors
-                .get(&node)
-                .is_none_or(|floor| by_its_word(*floor))
+        let tables = &turn.tables;
+        Ok(
+            query::node(tables, self.node)?.is_none()
+                && query::former(tables, self.node)?.is_some(),
+        )
     }
 }
 
-/// Whether a node may vote, by its record.
-fn manages(tables: &dyn Tables, node: NodeId) -> Result<bool, TableError> {
-    let Some(row) = tables.get(Table::Nodes, &node.key())? else {
-        return Ok(false);
-    };
-    Ok(from_row::<NodeRecord>(&row)?.manages)
-}
+/// Why a removed node takes no part.
+const REMOVED: &str = "this node was removed from its cluster and takes no part in it; `momo recover --rejoin` lets it be taken in as a new one";
