@@ -126,7 +126,6 @@ fn talk(role: Role, random: &mut Random) -> Vec<u8> {
                 continue;
             }
             (Role::Bulk, _) => (Kind::Control, sample("request", random)),
-            (Role::Admin, _) => (Kind::Control, sample("admin-request", random)),
         };
         if random.one_in(2) {
             let other = sample(
