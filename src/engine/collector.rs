@@ -326,6 +326,13 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
             Ok(_) => {
                 // Its upload may still be put: held until that is settled (rule R5).
                 engine.pins.pin(stat.upload, sha256);
+                match engine.objects.held(&sha256) {
+                    Ok(others) => others.iter().for_each(|o| engine.pins.pin(*o, sha256)),
+                    Err(error) => {
+                        log::error!(target: "momo::collect", "{error}");
+                        return false;
+                    }
+                }
                 engine.candidates.add(sha256);
             }
             Err(error) => {
