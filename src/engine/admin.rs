@@ -184,7 +184,18 @@ fn remove(engine: &Arc<Engine>, node: NodeId, force: bool) -> Result<Answer, Fai
             return Err(Failure::refused(Code::Conflict, still_needed(node, &held)));
         }
     }
-    commit(engine, Operation::Remove { node, force })
+    match commit(engine, Operation::Remove { node, force }) {
+        Err(Failure::Refused {
+            code: Code::Conflict,
+            message,
+        }) if !force => Err(Failure::refused(
+            Code::Conflict,
+            format!(
+                "{message}: add a daemon that may vote first (--force leaves one voter less, where enough of them live)"
+            ),
+        )),
+        other => other,
+    }
 }
 
 /// Why a node may not be taken out yet, and what to do.
