@@ -37,6 +37,8 @@ pub struct Plan {
     pub crashes: bool,
     pub partitions: bool,
     pub wipes: bool,
+    /// Milliseconds that a voter may be dead before a spare takes over its vote.
+    pub grace: u64,
     /// Entries kept in the log behind a checkpoint.
     pub keep: u64,
 }
@@ -76,6 +78,7 @@ impl Plan {
             partitions: pick([0, 1, 1, 1]) == 1,
             wipes: pick([0, 0, 1, 1]) == 1,
             keep: pick([0, 8, 32, 4_096]),
+            grace: pick([0, 500, 3_000, 120_000]),
         }
     }
 
@@ -92,10 +95,11 @@ impl Plan {
                 address: format!("10.0.0.{id}:1"),
                 votes: usize::from(id) < self.voters,
                 stores: true,
-                manages: usize::from(id) < self.voters.max(3),
+                manages: true,
             })
             .collect();
         settings.voters = self.voters;
+        settings.membership_grace = Duration::from_millis(self.grace);
         settings.heartbeat_interval = Duration::from_millis(500);
         settings.heartbeat_timeout = Duration::from_millis(1_500);
         settings.checkpoint_entries = 50;
