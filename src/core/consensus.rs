@@ -20,6 +20,7 @@ use super::log::{Log, configuration};
 use super::node::{Append, Effect, Fatal, Level, LogRecord, Role};
 use super::settings::Settings;
 use super::turn::Turn;
+use crate::base::canary::{self, Canary};
 use crate::base::id::NodeId;
 use crate::base::limit;
 use crate::base::random::mix;
@@ -382,7 +383,7 @@ impl Consensus {
             MessageType::MsgTimeoutNow if !self.all_on_disk() => return Stepped::Taken,
             // What has no configuration has no vote: it may once have given it.
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
-                if self.head.voters.is_empty() =>
+                if self.head.voters.is_empty() && !canary::is(Canary::WipedVoterVotes) =>
             {
                 return Stepped::Taken;
             }
@@ -642,7 +643,7 @@ impl Consensus {
             }
             Self::send(turn, done.messages);
         }
-        if let Some(ready) = ready {
+        if let Some(ready) = ready.filter(|_| !canary::is(Canary::ForgetLightReady)) {
             self.with(|raw| raw.on_persist_ready(ready));
         }
         if let Some(head) = &installed {
@@ -806,7 +807,8 @@ impl Consensus {
                 number: self.number,
             });
         }
-        let bare_install = staged.install.is_some() && staged.entries.is_empty();
+        let installs = staged.install.is_some();
+        let bare_install = installs && staged.entries.is_empty();
         if !bare_install {
             let mut hard_state = staged.hard_state;
             let state = self.raw.raft.hard_state();
@@ -830,6 +832,9 @@ impl Consensus {
             installed: staged.install,
             messages: staged.messages,
         });
+        if canary::is(Canary::AcknowledgeBeforeSync) && !installs {
+            self.persisted(turn, self.number);
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::catalog::query;
 use super::health::Health;
+use crate::base::canary::{self, Canary};
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, NodeId};
 use crate::base::limit::{JOB_QUEUE, JOBS_IN};
@@ -203,6 +204,9 @@ impl Repair {
         let Some(job) = self.jobs.remove(&id) else {
             return;
         };
+        if failed && canary::is(Canary::DropQueuedJob) {
+            return;
+        }
         self.under_way.remove(&job.sha256);
         self.stirred = true;
         if self.pool.is_empty() {

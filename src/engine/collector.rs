@@ -109,7 +109,13 @@ pub fn run(engine: &Arc<Engine>) {
                 continue;
             }
         }
-        let due = engine.candidates.due(engine.settings.garbage_grace);
+        let grace = engine.settings.garbage_grace;
+        if engine.candidates.given_up.lock().is_empty() {
+            for upload in engine.pins.overdue(engine.node(), engine.boot, grace) {
+                engine.candidates.give_up(upload);
+            }
+        }
+        let due = engine.candidates.due(grace);
         if due.is_empty() {
             continue;
         }
@@ -325,8 +331,11 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
         match query::object(&engine.tables, &sha256) {
             Ok(Some(object)) if object.copies.contains(&copy) => {}
             Ok(_) => {
-                // Its upload may still be put: held until that is settled (rule R5).
-                engine.pins.pin(stat.upload, sha256);
+                // Its upload may still be put: held until that is settled (rule R5). One of this start is held already, or
+                // it is settled, and nobody would settle it again.
+                if (stat.upload.node, stat.upload.boot) != (engine.node(), engine.boot) {
+                    engine.pins.pin(stat.upload, sha256);
+                }
                 engine.candidates.add(sha256);
             }
             Err(error) => {
@@ -353,12 +362,17 @@ fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             return Ok(());
         }
         match engine.commit(Operation::Abandon { upload }) {
-            Ok(_)
-            | Err(Failure::Refused {
+            Ok(_) => {
+                engine.pins.settle(upload);
+            }
+            Err(Failure::Refused {
                 code: Code::Conflict,
                 ..
             }) => {
+                // It is put, which need not be applied here yet: looked at again, after another fresh read.
                 engine.pins.settle(upload);
+                engine.candidates.add(sha256);
+                return Ok(());
             }
             Err(failure) => return Err(failure),
         }

@@ -5,9 +5,12 @@
 mod checkers;
 mod clients;
 mod cluster;
+mod daemon;
+mod faults;
 mod network;
 mod plan;
 mod scenarios;
+mod shelves;
 mod trace;
 mod world;
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use momo::base::id::{Boot, ClusterId, NodeId};
+use momo::base::id::{Boot, ClusterId, DirId, NodeId};
 use momo::base::random::{Random, mix};
 use momo::core::Settings;
-use momo::wire::command::BirthMember;
+use momo::wire::command::{BirthMember, KNOWS, Operation};
 
 /// An index below `count`, by chance.
 pub fn below(random: &mut Random, count: usize) -> usize {
@@ -37,6 +37,18 @@ pub struct Plan {
     pub crashes: bool,
     pub partitions: bool,
     pub wipes: bool,
+    /// Data directories are swapped, files lost or spoiled, disks full or failing.
+    pub disks: bool,
+    /// Processes stand still, and clocks are set.
+    pub clocks: bool,
+    /// An operator drains, closes and opens nodes.
+    pub operator: bool,
+    /// One message in so many overtakes those sent before it; 0 for never.
+    pub reorder: u64,
+    /// Data directories of a machine.
+    pub dirs: u64,
+    /// How long an object may be garbage before it is collected.
+    pub garbage_grace: u64,
     /// Entries kept in the log behind a checkpoint.
     pub keep: u64,
 }
@@ -76,6 +88,12 @@ impl Plan {
             partitions: pick([0, 1, 1, 1]) == 1,
             wipes: pick([0, 0, 1, 1]) == 1,
             keep: pick([0, 8, 32, 4_096]),
+            disks: pick([0, 1, 1, 1]) == 1,
+            clocks: pick([0, 0, 1, 1]) == 1,
+            operator: pick([0, 0, 0, 1]) == 1,
+            reorder: pick([0, 0, 100, 20]),
+            dirs: pick([1, 1, 2, 3]),
+            garbage_grace: pick([500_000, 1_000_000, 2_000_000, 4_000_000]),
         }
     }
 
@@ -102,5 +120,19 @@ impl Plan {
         settings.checkpoint_period = Duration::from_millis(400);
         settings.log_keep_entries = self.keep;
         settings
+    }
+
+    /// What a node says of itself.
+    pub fn registration(&self, node: NodeId, boot: Boot, dirs: Vec<DirId>) -> Operation {
+        Operation::Register {
+            node,
+            name: format!("n{node}"),
+            address: format!("10.0.0.{node}:1"),
+            dirs,
+            stores: true,
+            manages: usize::from(node.0) < self.voters.max(3),
+            boot,
+            knows: KNOWS,
+        }
     }
 }

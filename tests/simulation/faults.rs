@@ -1,0 +1,327 @@
+//! What goes wrong: processes end or stand still, power fails, networks part, disks are swapped, restored, full, failing or spoiled, clocks are set, operators change their minds.
+
+use std::collections::BTreeMap;
+
+use momo::base::digest::Sha256;
+use momo::base::id::{DirId, NodeId};
+use momo::core::catalog::query;
+use momo::core::node::{Event, Report, Role};
+use momo::wire::command::Operation;
+use momo::wire::record::Administrative;
+
+use crate::cluster::{Cluster, Happening};
+use crate::plan::below;
+
+/// After a disk was restored nothing else goes wrong for so long: what it once acknowledged is known to the leader alone at first.
+const AFTER_RESTORING: u64 = 6_000_000;
+
+impl Cluster {
+    /// Something goes wrong.
+    pub fn fault(&mut self) -> Result<(), String> {
+        if self.calm {
+            return Ok(());
+        }
+        let gap = 50_000 + self.random.below(self.plan.fault_gap);
+        self.at(self.now + gap, Happening::Fault);
+        if self.now < self.quiet_until {
+            return Ok(());
+        }
+        let victim = self.victim();
+        match self.random.below(16) {
+            0..=5 if self.plan.crashes && self.alive(victim) => self.crash_and_return(victim)?,
+            6 if self.plan.crashes && self.random.one_in(2) => self.power_cut()?,
+            7 | 8 if self.plan.partitions => self.part(victim),
+            9 if self.plan.partitions => self.part_one_way(victim),
+            10 => self.turn(victim, Event::Stepdown)?,
+            11 if self.plan.clocks => self.stop_or_set_clock(victim),
+            12 | 13 if self.plan.disks => self.disk(victim)?,
+            14 if self.plan.operator => self.word(victim)?,
+            15 if self.plan.wipes => self.take_image(victim),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn victim(&mut self) -> NodeId {
+        let nodes = self.nodes();
+        let leads = |(_, report): &(NodeId, Option<Report>)| {
+            report.as_ref().is_some_and(|r| r.role == Role::Leader)
+        };
+        let leader = self
+            .reports()
+            .iter()
+            .find(|report| leads(report))
+            .map(|(node, _)| *node);
+        match leader {
+            Some(leader) if self.random.one_in(3) => leader,
+            _ => nodes[below(&mut self.random, nodes.len())],
+        }
+    }
+
+    fn crash_and_return(&mut self, victim: NodeId) -> Result<(), String> {
+        let placid = self.is_placid();
+        self.crash(victim)?;
+        self.count("crashes");
+        let lonely = usize::from(victim.0) < self.plan.voters && self.plan.voters == 1;
+        if placid && self.plan.wipes && !lonely && self.random.one_in(3) {
+            let image = self.image.take_if(|(node, _)| *node == victim);
+            if let Some((_, image)) = image {
+                self.trace
+                    .line(self.now, format_args!("node {victim} is restored"));
+                self.count("restores");
+                self.seats.get_mut(&victim).expect("a seat").machine.disk = image;
+                self.quiet_until = self.now + AFTER_RESTORING;
+            } else if self.shelves[&victim]
+                .ids()
+                .iter()
+                .all(|dir| self.may_lose(victim, *dir))
+            {
+                self.wipe(victim);
+            }
+        } else if self.plan.disks && self.random.one_in(4) {
+            let dirs = self.shelves[&victim].ids();
+            let dir = dirs[below(&mut self.random, dirs.len())];
+            if self.may_lose(victim, dir) {
+                self.swap(victim, dir);
+                self.count("swaps");
+            }
+        }
+        let away = if self.random.one_in(3) {
+            self.random.below(8_000_000)
+        } else {
+            self.random.below(500_000)
+        };
+        self.at(self.now + 10_000 + away, Happening::Start(victim));
+        Ok(())
+    }
+
+    /// All processes end at the same moment.
+    fn power_cut(&mut self) -> Result<(), String> {
+        self.trace.line(self.now, format_args!("power cut"));
+        self.count("power cuts");
+        for node in self.nodes() {
+            if self.alive(node) {
+                self.crash(node)?;
+            }
+            let away = 100_000 + self.random.below(2_000_000);
+            self.at(self.now + away, Happening::Start(node));
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, victim: NodeId) {
+        let mut sides = BTreeMap::new();
+        if self.random.one_in(2) {
+            sides.insert(victim, 1);
+        } else {
+            for node in self.nodes() {
+                sides.insert(node, self.random.below(2));
+            }
+        }
+        self.count("partitions");
+        self.trace
+            .line(self.now, format_args!("partition {sides:?}"));
+        self.network.split(&self.nodes(), &sides);
+        self.heal_later();
+    }
+
+    /// The victim speaks and is not heard, or hears and cannot speak, with one other or all.
+    fn part_one_way(&mut self, victim: NodeId) {
+        let (mute, all) = (self.random.one_in(2), self.random.one_in(2));
+        let others: Vec<NodeId> = self.nodes().into_iter().filter(|n| *n != victim).collect();
+        if others.is_empty() {
+            return;
+        }
+        let one = others[below(&mut self.random, others.len())];
+        self.count("one-way partitions");
+        self.trace.line(
+            self.now,
+            format_args!("one way: node {victim}, mute {mute}, all {all}, or {one}"),
+        );
+        for other in others.into_iter().filter(|other| all || *other == one) {
+            let (from, to) = if mute {
+                (victim, other)
+            } else {
+                (other, victim)
+            };
+            self.network.cut(from, to);
+        }
+        self.heal_later();
+    }
+
+    fn heal_later(&mut self) {
+        self.links();
+        let healed = self.now + 100_000 + self.random.below(4_000_000);
+        if healed < self.plan.faults_until {
+            self.at(healed, Happening::Heal);
+        }
+    }
+
+    fn stop_or_set_clock(&mut self, victim: NodeId) {
+        let hour = 3_600_000_000_000_i64;
+        let now = self.now;
+        if self.random.one_in(2) {
+            let step =
+                i64::try_from(self.random.below(2 * hour.unsigned_abs())).unwrap_or(0) - hour;
+            self.count("clock steps");
+            self.trace
+                .line(now, format_args!("node {victim}'s clock steps by {step}"));
+            self.seats.get_mut(&victim).expect("a seat").clock += step;
+        } else if self.alive(victim) {
+            let pause = 100_000 + self.random.below(4_000_000);
+            self.count("pauses");
+            self.trace
+                .line(now, format_args!("node {victim} stands still for {pause}"));
+            self.seats.get_mut(&victim).expect("a seat").stopped_until = now + pause;
+        }
+    }
+
+    /// A disk is full or fails for a while, or a file is spoiled or lost.
+    fn disk(&mut self, victim: NodeId) -> Result<(), String> {
+        let kind = self.random.below(4);
+        let mended = self.now + 100_000 + self.random.below(5_000_000);
+        match kind {
+            0 | 1 => {
+                let shelves = self.shelves.get_mut(&victim).expect("shelves");
+                (shelves.full, shelves.failing) = (kind == 0, kind == 1);
+                self.count(if kind == 0 {
+                    "full disks"
+                } else {
+                    "failing disks"
+                });
+                self.at(mended, Happening::Mended(victim));
+            }
+            _ => {
+                let files = self.shelves[&victim].list();
+                if files.is_empty() {
+                    return Ok(());
+                }
+                let (dir, sha256, file) = files[below(&mut self.random, files.len())];
+                if !file.whole || !self.may_spare(victim, dir, &sha256) {
+                    return Ok(());
+                }
+                let shelves = self.shelves.get_mut(&victim).expect("shelves");
+                if kind == 2 {
+                    shelves.spoil(dir, &sha256);
+                } else {
+                    shelves.remove(dir, &sha256);
+                }
+                self.count(if kind == 2 {
+                    "files spoiled"
+                } else {
+                    "files lost"
+                });
+                self.trace.line(
+                    self.now,
+                    format_args!("node {victim} loses {sha256} in {dir}"),
+                );
+                self.copies.destroyed(&self.shelves, victim, dir, sha256);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an object has another whole copy, or none is promised for it.
+    fn may_spare(&self, node: NodeId, dir: DirId, sha256: &Sha256) -> bool {
+        let elsewhere = self.shelves.iter().any(|(other, shelves)| {
+            let stats = shelves.stats(sha256);
+            stats
+                .iter()
+                .any(|(at, file)| file.whole && (*other, *at) != (node, dir))
+        });
+        let truth = self.truth.as_ref();
+        let object =
+            truth.and_then(|t| query::object(&t.tables, sha256).expect("tables in memory"));
+        elsewhere || object.is_none_or(|object| object.want <= 1)
+    }
+
+    /// Whether no object would be gone with this directory.
+    fn may_lose(&self, node: NodeId, dir: DirId) -> bool {
+        let files = self.shelves[&node].list();
+        let mut of_it = files.iter().filter(|(at, ..)| *at == dir);
+        of_it.all(|(_, sha256, _)| {
+            let elsewhere = self.shelves.iter().filter(|(other, _)| **other != node);
+            let truth = self.truth.as_ref();
+            let object =
+                truth.and_then(|t| query::object(&t.tables, sha256).expect("tables in memory"));
+            object.is_none_or(|object| object.want <= 1)
+                || elsewhere
+                    .into_iter()
+                    .any(|(_, shelves)| shelves.serves(sha256))
+        })
+    }
+
+    /// An empty directory, with an id of its own, takes the place of another.
+    pub fn swap(&mut self, node: NodeId, dir: DirId) {
+        self.dirs_made += 1;
+        let new = DirId(self.dirs_made);
+        let shelves = self.shelves.get_mut(&node).expect("shelves");
+        let files = shelves.list();
+        shelves.swap(dir, new);
+        for (at, sha256, _) in files {
+            if at == dir {
+                self.copies.destroyed(&self.shelves, node, dir, sha256);
+            }
+        }
+        self.trace.line(
+            self.now,
+            format_args!("node {node}: {new} in place of {dir}"),
+        );
+    }
+
+    fn take_image(&mut self, victim: NodeId) {
+        let lonely = usize::from(victim.0) < self.plan.voters && self.plan.voters == 1;
+        if self.is_placid() && !lonely {
+            let mut disk = self.seats[&victim].machine.disk.clone();
+            disk.pending.clear();
+            self.image = Some((victim, disk));
+        }
+    }
+
+    /// An operator closes a node, or opens it again.
+    fn word(&mut self, victim: NodeId) -> Result<(), String> {
+        let states = [
+            Administrative::Alive,
+            Administrative::Readonly,
+            Administrative::Drain,
+            Administrative::Down,
+        ];
+        let state = states[below(&mut self.random, states.len())];
+        self.count("words");
+        self.operator(Operation::Administer {
+            node: victim,
+            state,
+        })
+    }
+
+    /// Nothing goes wrong from here on.
+    pub fn become_calm(&mut self) -> Result<(), String> {
+        self.trace.line(self.now, format_args!("calm"));
+        self.calm = true;
+        for node in self.nodes() {
+            self.at(self.now, Happening::Mended(node));
+            if !self.alive(node) {
+                self.start(node)?;
+            }
+        }
+        if self.plan.operator {
+            for node in self.nodes() {
+                let state = Administrative::Alive;
+                self.at(
+                    self.now + 1,
+                    Happening::Operator(Operation::Administer { node, state }),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// All run, and all that should vote do.
+    fn is_placid(&self) -> bool {
+        let reports = self.reports();
+        let voters = |report: &Report| report.voters.len() == self.plan.voters;
+        reports
+            .iter()
+            .all(|(_, report)| report.as_ref().is_some_and(voters))
+    }
+}
