@@ -318,7 +318,8 @@ fn disown_all(engine: &Arc<Engine>, lost: &[Sha256]) -> bool {
     all_done.into_inner()
 }
 
-/// Makes a candidate of every object that the catalog does not count here; false when the walk could not be finished.
+/// Makes a candidate of every object that the catalog does not count here, and holds what an earlier start acknowledged
+/// for uploads that may still be put; false when the walk could not be finished.
 fn walk_all(engine: &Arc<Engine>) -> bool {
     for (sha256, stat) in engine.objects.list() {
         if engine.is_stopping() {
@@ -328,15 +329,21 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
             node: engine.node(),
             dir: stat.dir,
         };
-        match query::object(&engine.tables, &sha256) {
-            Ok(Some(object)) if object.copies.contains(&copy) => {}
-            Ok(_) => {
-                // Its upload may still be put: held until that is settled (rule R5). One of this start is held already, or
-                // it is settled, and nobody would settle it again.
-                if (stat.upload.node, stat.upload.boot) != (engine.node(), engine.boot) {
+        let known = query::object(&engine.tables, &sha256).and_then(|object| {
+            let counted = object.is_some_and(|object| object.copies.contains(&copy));
+            Ok((counted, query::is_pending(&engine.tables, stat.upload)?))
+        });
+        // One of this start is held already, or it is settled, and nobody would settle it again.
+        let own = (stat.upload.node, stat.upload.boot) == (engine.node(), engine.boot);
+        match known {
+            Ok((counted, pending)) => {
+                // Its upload may still be put: held until that is settled (rule R5), also while other names make it count.
+                if !own && (pending || !counted) {
                     engine.pins.pin(stat.upload, sha256);
                 }
-                engine.candidates.add(sha256);
+                if !counted {
+                    engine.candidates.add(sha256);
+                }
             }
             Err(error) => {
                 log::error!(target: "momo::collect", "{error}");

@@ -2,7 +2,7 @@
 
 use super::meta;
 use crate::base::digest::Sha256;
-use crate::base::id::{Boot, ClusterId, NodeId, Version};
+use crate::base::id::{Boot, ClusterId, NodeId, OperationId, Version};
 use crate::base::limit::{NODES, VERSIONS_KEPT};
 use crate::base::path::FilePath;
 use crate::base::table::{Row, Table, TableError, Tables};
@@ -108,6 +108,11 @@ pub fn holders(tables: &dyn Tables, record: &FileRecord) -> Result<Vec<Vec<NodeI
         parts.push(holding);
     }
     Ok(parts)
+}
+
+/// Whether an upload may still be put, and what was acknowledged for it must stay (rule R5).
+pub fn is_pending(tables: &dyn Tables, upload: OperationId) -> Result<bool, TableError> {
+    super::once::is_pending(tables, upload)
 }
 
 /// How many objects have fewer copies than wanted.
