@@ -511,7 +511,7 @@ impl Cluster {
             let tables = &self.seats[&node].machine.tables;
             let object = query::object(tables, &sha256).expect("tables in memory");
             let counted = object.is_some_and(|o| o.copies.iter().any(|copy| copy.node == node));
-            if !counted {
+            if !counted || self.plan.dirs > 1 {
                 self.daemon(node).candidates.entry(sha256).or_insert(now);
             }
         }
@@ -733,24 +733,26 @@ impl Cluster {
                 lost.push(*sha256);
             }
         }
-        let mut strays = Vec::new();
+        let mut found = Vec::new();
         for (dir, sha256, file) in self.shelves[&node].list() {
             let copy = Copy { node, dir };
             let object = query::object(tables, &sha256).expect("tables in memory");
-            if !object.is_some_and(|object| object.copies.contains(&copy)) {
-                strays.push((sha256, file.upload));
-            }
+            let counted = object.is_some_and(|object| object.copies.contains(&copy));
+            let pending = query::is_pending(tables, file.upload).expect("tables in memory");
+            found.push((sha256, file.upload, counted, pending));
         }
         let walked = (report.snapshot, self.shelves[&node].ids());
         let daemon = self.daemon(node);
         daemon.walked = Some(walked);
         daemon.lost.extend(lost);
-        for (sha256, upload) in strays {
+        for (sha256, upload, counted, pending) in found {
             // Its upload may still be put: held until that is settled (rule R5). One of this start is held already, or settled.
-            if (upload.node, upload.boot.0) != (node, boot) {
+            if (upload.node, upload.boot.0) != (node, boot) && (pending || !counted) {
                 daemon.pin(upload, sha256, now);
             }
-            daemon.candidates.insert(sha256, now);
+            if !counted {
+                daemon.candidates.insert(sha256, now);
+            }
         }
     }
 
@@ -799,6 +801,11 @@ impl Cluster {
             self.count("collected");
             let shelves = self.shelves.get_mut(&node).expect("shelves");
             shelves.remove(dir, &sha256);
+            self.copies.collected(&self.shelves, sha256);
+            self.trace.line(
+                self.now,
+                format_args!("node {node} collects {sha256} in {dir}"),
+            );
         }
         Ok(())
     }

@@ -22,8 +22,6 @@ pub struct Copies {
     destroyed: BTreeSet<(NodeId, DirId, Sha256)>,
     /// The last copy was taken by a fault.
     pub gone: BTreeSet<Sha256>,
-    /// Copies collected, when: none of them may be counted.
-    collected: u64,
 }
 
 fn object(tables: &MemoryTables, sha256: &Sha256) -> Result<Option<ObjectRecord>, String> {
@@ -57,14 +55,20 @@ impl Copies {
     }
 
     /// The collector is about to remove a copy.
-    pub fn removed(&mut self, truth: &Truth, copy: Copy, sha256: &Sha256) -> Result<(), String> {
-        self.collected += 1;
+    pub fn removed(&self, truth: &Truth, copy: Copy, sha256: &Sha256) -> Result<(), String> {
         match object(&truth.tables, sha256)? {
             Some(object) if object.copies.contains(&copy) => Err(format!(
                 "node {} collects its copy of {sha256} in {}, which counts: {object:?}",
                 copy.node, copy.dir
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// It is removed. Where it was the last whole one, those that count were taken by faults.
+    pub fn collected(&mut self, disks: &Disks, sha256: Sha256) {
+        if !anywhere(disks, &sha256) {
+            self.gone.insert(sha256);
         }
     }
 
@@ -164,9 +168,5 @@ impl Copies {
             }
         }
         Ok(None)
-    }
-
-    pub const fn collected(&self) -> u64 {
-        self.collected
     }
 }
