@@ -59,6 +59,8 @@ pub enum Happening {
     Bytes(Bytes),
     /// An operator's word.
     Operator(Operation),
+    /// A voter that has what another has not loses its disk, and the leader ends.
+    Witness(NodeId, NodeId),
     /// A fault of a machine's disks ends.
     Mended(NodeId),
     /// The disk says that it has what it does not have.
@@ -456,6 +458,7 @@ impl Cluster {
             }
             Happening::Bytes(bytes) => self.bytes(bytes),
             Happening::Operator(operation) => self.operator(operation),
+            Happening::Witness(victim, leader) => self.lose_a_witness(victim, leader),
             Happening::Mended(node) => {
                 let shelves = self.shelves.get_mut(&node).expect("shelves");
                 (shelves.full, shelves.failing) = (false, false);

@@ -36,7 +36,8 @@ impl Cluster {
             11 if self.plan.clocks => self.stop_or_set_clock(victim),
             12 | 13 if self.plan.disks => self.disk(victim)?,
             14 if self.plan.operator => self.word(victim)?,
-            15 if self.plan.wipes => self.take_image(victim),
+            15 if self.plan.wipes && self.random.one_in(2) => self.take_image(victim),
+            15 if self.plan.wipes => self.leave_a_witness(victim),
             _ => {}
         }
         Ok(())
@@ -276,6 +277,52 @@ impl Cluster {
             disk.pending.clear();
             self.image = Some((victim, disk));
         }
+    }
+
+    /// One voter is cut off, so that what is committed now lies with the leader and the victim; then both end at once, and the victim's disk is lost.
+    fn leave_a_witness(&mut self, victim: NodeId) {
+        let leader = self.report(victim).and_then(|report| report.leader);
+        let is_voter = |node: &NodeId| usize::from(node.0) < self.plan.voters;
+        let Some(leader) = leader.filter(|leader| *leader != victim && self.is_placid()) else {
+            return;
+        };
+        let others = self.nodes().into_iter().filter(is_voter);
+        let late = others
+            .filter(|node| *node != victim && *node != leader)
+            .next_back();
+        let Some(late) = late.filter(|_| is_voter(&victim) && self.plan.voters == 3) else {
+            return;
+        };
+        self.trace
+            .line(self.now, format_args!("node {late} is left behind"));
+        self.network
+            .split(&self.nodes(), &BTreeMap::from([(late, 1)]));
+        self.links();
+        let wait = 200_000 + self.random.below(1_500_000);
+        self.quiet_until = self.now + wait + AFTER_RESTORING;
+        self.at(self.now + wait, Happening::Witness(victim, leader));
+    }
+
+    /// See [`Cluster::leave_a_witness`]: what both had is with the leader alone, until it returns.
+    pub fn lose_a_witness(&mut self, victim: NodeId, leader: NodeId) -> Result<(), String> {
+        self.network.split(&[], &BTreeMap::new());
+        let full = |node| {
+            let report = self.report(node);
+            report.is_some_and(|report| report.voters.len() == self.plan.voters)
+        };
+        let ids = self.shelves[&victim].ids();
+        let may_lose = ids.iter().all(|dir| self.may_lose(victim, *dir));
+        if full(victim) && full(leader) && may_lose && !self.calm {
+            self.count("witnesses");
+            self.crash(victim)?;
+            self.wipe(victim);
+            self.crash(leader)?;
+            self.at(self.now + 50_000, Happening::Start(victim));
+            let away = 1_000_000 + self.random.below(4_000_000);
+            self.at(self.now + away, Happening::Start(leader));
+        }
+        self.links();
+        Ok(())
     }
 
     /// An operator closes a node, or opens it again.
