@@ -14,7 +14,7 @@ BIN   ?= $(TARGET_DIR)/release/momo
 MUSL  := x86_64-unknown-linux-musl
 SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs' 2>/dev/null)
 ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
-	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz) $(if $(wildcard tests/soak.sh),,soak)
+	$(if $(wildcard tests/fuzz.rs tests/fuzz/main.rs),,fuzz)
 SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
 
 .DEFAULT_GOAL := help
@@ -73,14 +73,14 @@ sim: ## the simulator over many seeds (SEEDS=n)
 endif
 
 ifneq ($(wildcard tests/fuzz.rs tests/fuzz/main.rs),)
-fuzz: ## the laws of the wire formats over many inputs (CASES=n)
-	FUZZ_CASES=$(or $(CASES),100000) $(CARGO) test --locked --release --test fuzz
+fuzz: ## the laws of every format over many inputs, new ones kept in tests/fuzz/corpus (SECONDS=n, CASES=n, SEED=n)
+	FUZZ_CASES=$(or $(CASES),20000) $(CARGO) test --locked --test fuzz -- --skip corpus
+	FUZZ_SAVE=1 FUZZ_SEED=$(or $(SEED),$$(date +%s)) FUZZ_SECONDS=$(or $(SECONDS),300) \
+		$(CARGO) test --locked --test fuzz corpus -- --nocapture
 endif
 
-ifneq ($(wildcard tests/soak.sh),)
-soak: $(BIN) ## hours of work under faults
-	sh tests/soak.sh
-endif
+soak: ## load and faults together, nothing lost, memory flat (MINUTES=n)
+	SOAK_MINUTES=$(or $(MINUTES),10) $(CARGO) test --locked --release --test cluster soak -- --ignored --nocapture
 
 demo: $(BIN) ## three daemons, an upload in each mode, a daemon killed, everything read back
 	MOMO=$(BIN) sh tests/demo.sh
@@ -100,9 +100,8 @@ run-client: $(BIN) ## upload FILE=path with the Momo client
 	@test -n "$(FILE)" || { echo "usage: make run-client FILE=path [CONF=file]" >&2; exit 2; }
 	$(BIN) -imp client -file "$(FILE)" --conf $(CONF)
 
-cluster: $(BIN) ## daemons 0, 1 and 2 in the foreground, until Ctrl-C
-	@pids=; trap 'kill $$pids 2>/dev/null; wait' INT TERM EXIT; \
-	for id in 0 1 2; do $(BIN) server --id $$id --conf $(CONF) & pids="$$pids $$!"; done; wait
+cluster: $(BIN) ## the daemons of CONF in the foreground, watched, until Ctrl-C
+	$(BIN) cluster up --conf $(CONF)
 
 install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
 	@test -x $(BIN) || $(MAKE) build
@@ -114,11 +113,12 @@ install: ## binary, conf, systemd units (DESTDIR=, PREFIX=/usr/local)
 	fi
 	install -d -m 0755 $(DESTDIR)$(UNITDIR)
 	sed -e 's|/usr/local/bin/momo|$(PREFIX)/bin/momo|' -e 's|/etc/momo|$(SYSCONFDIR)/momo|' systemd/momo@.service > $(DESTDIR)$(UNITDIR)/momo@.service
+	sed -e 's|/usr/local/bin/momo|$(PREFIX)/bin/momo|' -e 's|/etc/momo|$(SYSCONFDIR)/momo|' systemd/momo-cluster.service > $(DESTDIR)$(UNITDIR)/momo-cluster.service
 	install -m 0644 systemd/momo.target $(DESTDIR)$(UNITDIR)/momo.target
 	install -D -m 0644 systemd/sysusers.d/momo.conf $(DESTDIR)$(SYSUSERSDIR)/momo.conf
 	install -D -m 0644 systemd/tmpfiles.d/momo.conf $(DESTDIR)$(TMPFILESDIR)/momo.conf
 	@echo "next: systemd-sysusers; systemd-tmpfiles --create; edit $(SYSCONFDIR)/momo/momo.conf; momo secret new;"
-	@echo "      chown momo: $(SYSCONFDIR)/momo/momo.secret; systemctl enable --now momo.target momo@0"
+	@echo "      chown momo: $(SYSCONFDIR)/momo/momo.secret; systemctl enable --now momo.target momo@0 (or momo-cluster)"
 
 clean: ## what a build made
 	$(CARGO) clean

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use harness::momo::{CONSTANT, Padding, Pieces, Upload, field, read_digit};
+use harness::mount::Mount;
 use harness::{Cluster, PATIENCE, Shape, content, dial, eventually, has, md5_hex, until_close};
 
 /// Time after which the daemons of these tests give up on a read.
@@ -783,46 +784,6 @@ fn a_change_of_mode_reaches_every_daemon_and_junk_changes_nothing() {
     cluster.daemons[2].start();
     cluster.wait_serving(2);
     wait_for_mode(&cluster, 2, 1);
-}
-
-/// A file system of its own, made by root; unmounted at the end.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn tmpfs(path: PathBuf, mib: u32) -> Option<Self> {
-        fs::create_dir_all(&path).expect("a mount point");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
-            .arg(&path)
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
-        if mounted {
-            Some(Self(path))
-        } else {
-            eprintln!("skipped: no right to mount a tmpfs");
-            None
-        }
-    }
-
-    fn fill(&self) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        let mut file = fs::File::create(&ballast).expect("ballast");
-        let block = vec![1_u8; 1 << 20];
-        let mut size = 1 << 20;
-        while size > 0 {
-            if file.write_all(&block[..size]).is_err() {
-                size /= 2;
-            }
-        }
-        ballast
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

@@ -4,14 +4,15 @@ mod harness;
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::momo::{CONSTANT, Upload, read_digit};
-use harness::text::Text;
-use harness::{Cluster, Daemon, PATIENCE, Shape, content, dial, hex, until_close};
+use harness::text::{Text, put_head};
+use harness::{Cluster, Daemon, PATIENCE, Shape, content, dial, hex, md5_hex, until_close};
 use rustix::process::Signal;
 use sha2::Digest;
 
@@ -440,6 +441,63 @@ fn r20_strangers_learn_nothing_and_take_no_slot_that_peers_need() {
 }
 
 #[test]
+fn r20_connections_for_bytes_are_opened_in_bounded_numbers() {
+    const SLOW: usize = 80;
+    const BOUND: usize = 64;
+    let cluster = Cluster::three();
+    let threads = |id: usize| {
+        let tasks = format!("/proc/{}/task", cluster.daemons[id].pid());
+        fs::read_dir(tasks).expect("its threads").count()
+    };
+    let idle = threads(1);
+    let body = content(91, 600_000);
+    let mut slow: Vec<TcpStream> = (0..SLOW)
+        .map(|number| {
+            let mut stream = dial(cluster.daemons[0].host).expect("a connection");
+            let head = put_head(&format!("slow-{number}"), "", body.len() as u64);
+            stream.write_all(head.as_bytes()).expect("a head");
+            stream.write_all(&body[..300_000]).expect("half a body");
+            stream
+        })
+        .collect();
+    // Those beyond the bound wait for a while and are told, in their door's words and with nothing kept.
+    let mut refused = Vec::new();
+    cluster.eventually("the bound is said", |_| {
+        slow.retain_mut(|stream| {
+            let mut line = [0; 4];
+            stream.set_nonblocking(true).expect("a socket");
+            let told = stream.peek(&mut line).is_ok_and(|count| count > 0);
+            stream.set_nonblocking(false).expect("a socket");
+            if told {
+                let mut answer = [0; 200];
+                let length = stream.read(&mut answer).expect("an answer");
+                refused.push(String::from_utf8_lossy(&answer[..length]).into_owned());
+            }
+            !told
+        });
+        refused.len() >= SLOW - BOUND
+    });
+    assert!(
+        refused.iter().all(|a| a.contains("too many transfers")),
+        "{refused:?}"
+    );
+    assert_eq!(slow.len(), BOUND);
+    let more = threads(1) - idle;
+    assert!(more <= BOUND + 8, "{more} threads more at a neighbour");
+    for stream in &mut slow {
+        stream
+            .write_all(&body[300_000..])
+            .expect("the rest of the body");
+    }
+    for mut stream in slow {
+        let mut answer = [0; 3];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"OK ");
+    }
+    put(&cluster, 0, "after", "", &body);
+}
+
+#[test]
 fn r20_a_daemon_with_another_secret_is_not_let_in() {
     let mut cluster = Cluster::prepare(&Shape::default());
     let secret = cluster.folder().join("momo.secret");
@@ -504,6 +562,14 @@ fn r22_a_leg_whose_daemon_0_is_dead_or_hangs_becomes_a_put_of_its_own() {
             thread::sleep(Duration::from_millis(50));
         }
     };
+    // Wrong bytes that nobody claims: their MD5 is this daemon's to compare.
+    let wrong = Upload {
+        md5: md5_hex(b"something else").into_bytes(),
+        ..Upload::of("wrong", &content(99, 400_000))
+    };
+    let answer = wrong.send(cluster.daemons[2].host).expect("an answer");
+    assert_eq!(answer.acknowledged_by(), None, "{answer:?}");
+    assert_eq!(cluster.daemons[2].visible("wrong"), None);
     // A client that talks to one daemon alone: nobody claims the leg.
     let alone = content(100, 400_000);
     upload(&cluster, 2, "alone", &alone);

@@ -51,6 +51,7 @@ fn make_install_places_every_file_and_keeps_a_configuration_that_is_there() {
         ("usr/local/bin/momo", 0o755),
         ("etc/momo/momo.conf", 0o644),
         ("usr/local/lib/systemd/system/momo@.service", 0o644),
+        ("usr/local/lib/systemd/system/momo-cluster.service", 0o644),
         ("usr/local/lib/systemd/system/momo.target", 0o644),
         ("usr/local/lib/sysusers.d/momo.conf", 0o644),
         ("usr/local/lib/tmpfiles.d/momo.conf", 0o644),
@@ -86,7 +87,7 @@ fn the_units_are_sound() {
     let units = folder.path().join("usr/lib/systemd/system");
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
-        .args([units.join("momo@.service"), units.join("momo.target")])
+        .args(["momo@.service", "momo-cluster.service", "momo.target"].map(|unit| units.join(unit)))
         .output()
         .expect("systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -101,26 +102,38 @@ fn the_units_are_sound() {
         "{}\n{said}",
         output.status
     );
-    // The score says what an attacker inside the daemon could still do: 0 nothing, 10 everything.
-    let security = Command::new("systemd-analyze")
-        .args(["security", "--offline=yes", "--threshold=30"])
-        .arg(units.join("momo@.service"))
-        .output()
-        .expect("systemd-analyze");
-    let said = String::from_utf8_lossy(&security.stderr).into_owned();
-    if said.contains("unrecognized") || said.contains("offline") {
-        eprintln!("skipped: this systemd-analyze knows no offline check: {said}");
-        return;
+    for unit in ["momo@.service", "momo-cluster.service"] {
+        // The score says what an attacker inside the daemon could still do: 0 nothing, 10 everything.
+        let security = Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--threshold=30"])
+            .arg(units.join(unit))
+            .output()
+            .expect("systemd-analyze");
+        let said = String::from_utf8_lossy(&security.stderr).into_owned();
+        if said.contains("unrecognized") || said.contains("offline") {
+            eprintln!("skipped: this systemd-analyze knows no offline check: {said}");
+            return;
+        }
+        assert!(
+            security.status.success(),
+            "{}\n{said}",
+            String::from_utf8_lossy(&security.stdout)
+        );
     }
-    assert!(
-        security.status.success(),
-        "{}\n{said}",
-        String::from_utf8_lossy(&security.stdout)
-    );
 }
 
 #[test]
 fn a_daemon_tells_its_manager_when_it_is_ready_that_it_lives_and_that_it_stops() {
+    tells_its_manager("server");
+}
+
+#[test]
+fn a_supervisor_tells_its_manager_the_same_of_itself() {
+    tells_its_manager("lfd");
+}
+
+/// `momo COMMAND --id 0` under something that listens as systemd does.
+fn tells_its_manager(command: &str) {
     let mut cluster = Cluster::prepare(&harness::Shape::default());
     let path = cluster.folder().join("notify");
     let socket = UnixDatagram::bind(&path).expect("a socket");
@@ -135,9 +148,9 @@ fn a_daemon_tells_its_manager_when_it_is_ready_that_it_lives_and_that_it_stops()
     let mut child = Command::new("sh")
         .args([
             "-c",
-            "WATCHDOG_PID=$$ exec \"$0\" server --id 0 --conf \"$1\"",
+            "WATCHDOG_PID=$$ exec \"$0\" \"$2\" --id 0 --conf \"$1\"",
         ])
-        .args([Path::new(BINARY), &cluster.conf])
+        .args([Path::new(BINARY), &cluster.conf, Path::new(command)])
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", "1000000")
         .stdin(Stdio::null())

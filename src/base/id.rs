@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::random::mix;
+
 /// A node's number: `N` of its `[daemon.N]` section, 0 to 65,533. The Raft id is one more, because Raft forbids 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -80,6 +82,30 @@ hex_id!(
     /// A cluster's random id, given once at its birth (rule R13).
     ClusterId, u128, 32
 );
+
+impl ClusterId {
+    /// The id of the cluster that one member goes on with when the others are lost for good: it remembers whose it was, and `chance` makes it another each time.
+    pub fn successor(self, chance: u64) -> Self {
+        let descent = u128::from(self.descent(chance));
+        Self(u128::from(chance) << 64 | descent)
+    }
+
+    /// Whether this id was made as a successor of `former`.
+    pub fn succeeds(self, former: Self) -> bool {
+        let [chance, descent] = self.halves();
+        self != former && former.descent(chance) == descent
+    }
+
+    fn halves(self) -> [u64; 2] {
+        let low = u128::from(u64::MAX);
+        [self.0 >> 64, self.0 & low].map(|half| u64::try_from(half).unwrap_or_default())
+    }
+
+    fn descent(self, chance: u64) -> u64 {
+        let [high, low] = self.halves();
+        mix(mix(mix(high) ^ low) ^ mix(chance ^ 0x7e_c0_7e_4e_d0))
+    }
+}
 
 /// Text that is not lowercase hexadecimal of the expected length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +201,16 @@ mod tests {
         assert_eq!("00000000000000ff".parse(), Ok(DirId(255)));
         assert_eq!("00000000000000FF".parse::<DirId>(), Err(NotHex));
         assert_eq!("ff".parse::<DirId>(), Err(NotHex));
+    }
+
+    #[test]
+    fn a_successor_knows_its_cluster_and_no_other() {
+        let [old, other] = [ClusterId(7), ClusterId(8)];
+        let new = old.successor(99);
+        assert!(new.succeeds(old));
+        assert!(!new.succeeds(other) && !old.succeeds(new) && !old.succeeds(old));
+        assert!(!new.successor(1).succeeds(old));
+        assert_ne!(new, old.successor(100));
     }
 
     #[test]

@@ -41,6 +41,14 @@ pub const CONNECTION_QUEUE: usize = 256;
 /// Slots that only authenticated peers may take (rule R20), of those above.
 pub const PEER_SLOTS: usize = 64;
 const _: () = assert!(PEER_SLOTS * 2 < CONNECTION_SLOTS);
+/// Connections for bytes that a node opens to one peer for one purpose (rule R20), at most.
+pub const BULK_MOST: usize = 64;
+/// The same in a cluster of any size.
+pub const BULK_FEWEST: usize = 4;
+/// Shared out between the members: of a node's slots half stay for its own clients when all others write through it.
+pub const BULK_SHARE: usize = CONNECTION_SLOTS / 4;
+/// How long an upload or a read waits for such a connection before it is refused as busy.
+pub const BULK_WAIT: Duration = Duration::from_secs(5);
 /// Stack of a connection thread, in bytes.
 pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
 

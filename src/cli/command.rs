@@ -8,13 +8,15 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::Failure;
 use super::{
-    argv, check, client, completions, get, ls, mode, print, put, rm, secret, server, stat, status,
+    argv, catalog, check, client, cluster, completions, get, lfd, ls, mode, node, print, put, rm,
+    scrub, secret, server, stat, status,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   momo check                          is the configuration right, and what does it say
   momo server --id 0                  run daemon 0 (the original's: momo -imp server -id 0)
+  momo cluster up                     run all daemons of this machine, watched and restarted
   momo client --file report.pdf       upload by the Momo protocol (momo -imp client -file report.pdf)
   momo put report.pdf photos.tar      upload by the text door
   tar c src | momo put - --name src.tar
@@ -36,6 +38,10 @@ struct Line {
 enum Command {
     /// Run one daemon of the configuration
     Server(server::Flags),
+    /// Run one daemon in a process that is watched, killed when it hangs, and started again when it ends
+    Lfd(lfd::Flags),
+    /// Run all daemons of the configuration that belong on this machine, watched; end them, show them
+    Cluster(cluster::Flags),
     /// Check the configuration and print what holds
     Check(check::Flags),
     /// Upload a file by the Momo protocol
@@ -54,6 +60,12 @@ enum Command {
     Mode(mode::Flags),
     /// Show the cluster: daemons, leader, mode, what is under-replicated
     Status(status::Flags),
+    /// The members of the cluster: list, drain, take in and out
+    Node(node::Flags),
+    /// A readable copy of the catalog: write it out, take it in
+    Catalog(catalog::Flags),
+    /// Have every copy read again, or show how far that is and what was found
+    Scrub(scrub::Flags),
     /// The secret that the daemons of a cluster share
     Secret(secret::Flags),
     /// Completions for a shell
@@ -77,6 +89,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     end(match line.command {
         Command::Server(flags) => server::run(&flags),
+        Command::Lfd(flags) => lfd::run(&flags),
+        Command::Cluster(flags) => cluster::run(&flags),
         Command::Check(flags) => check::run(&flags),
         Command::Client(flags) => client::run(&flags),
         Command::Put(flags) => put::run(&flags),
@@ -86,6 +100,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rm(flags) => rm::run(&flags),
         Command::Mode(flags) => mode::run(&flags),
         Command::Status(flags) => status::run(&flags),
+        Command::Node(flags) => node::run(&flags),
+        Command::Catalog(flags) => catalog::run(&flags),
+        Command::Scrub(flags) => scrub::run(&flags),
         Command::Secret(flags) => secret::run(&flags),
         Command::Completions(flags) => completions::run(&flags, Line::command()),
     })

@@ -1,6 +1,6 @@
 //! The log of a daemon: lines for people, or one JSON object a line; each leaves in one write.
 //!
-//! Convention: the last part of a record's target is its event, `log::info!(target: "momo::upload_kept", "...")`. A target
+//! Convention: the last part of a record's target is its event, `log::info!(target: "momo::listen", "...")`. A target
 //! that is a module path gives the module's name.
 
 use std::io::{self, Write};
@@ -10,11 +10,13 @@ use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 use simplelog::{CombinedLogger, ConfigBuilder, LevelPadding, SharedLogger, WriteLogger};
 
+use crate::base::id::NodeId;
 use crate::base::time::Wall;
 use crate::config::{Config, LogFormat};
 
-/// Starts logging to standard error as the configuration says. A second start is ignored.
-pub(super) fn start(config: &Config) {
+/// Starts logging to standard error as the configuration says. A second start is ignored. With `daemon` each line says of
+/// which daemon it is: those of one supervisor share their standard error.
+pub(super) fn start(config: &Config, daemon: Option<NodeId>) {
     let level = if config.global.debug {
         LevelFilter::Debug
     } else {
@@ -29,13 +31,10 @@ pub(super) fn start(config: &Config) {
                 .set_location_level(LevelFilter::Off)
                 .set_target_level(LevelFilter::Error)
                 .build();
-            Box::new(Events(WriteLogger::new(
-                level,
-                form,
-                WholeLines::new(io::stderr()),
-            )))
+            let logger = WriteLogger::new(level, form, WholeLines::new(io::stderr()));
+            Box::new(Events { daemon, logger })
         }
-        LogFormat::Json => Box::new(JsonLines::new(level, io::stderr())),
+        LogFormat::Json => Box::new(JsonLines::new(level, daemon, io::stderr())),
     };
     let _ = CombinedLogger::init(vec![logger]);
 }
@@ -46,11 +45,14 @@ fn event<'a>(record: &Record<'a>) -> &'a str {
 }
 
 /// Hands records on with their event as target, and on one line whatever they say.
-struct Events<L>(Box<L>);
+struct Events<L> {
+    daemon: Option<NodeId>,
+    logger: Box<L>,
+}
 
 impl<L: SharedLogger> Log for Events<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -58,23 +60,28 @@ impl<L: SharedLogger> Log for Events<L> {
             .args()
             .to_string()
             .replace(|c: char| c.is_control(), " ");
+        let event = event(record);
+        let target = match self.daemon {
+            Some(daemon) => format!("{daemon} {event}"),
+            None => event.to_owned(),
+        };
         let mut whole = Record::builder();
-        whole.level(record.level()).target(event(record));
-        self.0.log(&whole.args(format_args!("{text}")).build());
+        whole.level(record.level()).target(&target);
+        self.logger.log(&whole.args(format_args!("{text}")).build());
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.logger.flush();
     }
 }
 
 impl<L: SharedLogger + 'static> SharedLogger for Events<L> {
     fn level(&self) -> LevelFilter {
-        self.0.level()
+        self.logger.level()
     }
 
     fn config(&self) -> Option<&simplelog::Config> {
-        self.0.config()
+        self.logger.config()
     }
 
     fn as_log(self: Box<Self>) -> Box<dyn Log> {
@@ -113,16 +120,18 @@ impl<W: Write> Write for WholeLines<W> {
     }
 }
 
-/// A logger that writes `{"ts":..,"level":..,"event":..,"msg":..}` and a line end.
+/// A logger that writes `{"ts":..,"level":..,"event":..,"msg":..}` and a line end; with `"daemon":N` where that is said.
 struct JsonLines<W: Write + Send> {
     level: LevelFilter,
+    daemon: Option<NodeId>,
     sink: Mutex<W>,
 }
 
 impl<W: Write + Send> JsonLines<W> {
-    fn new(level: LevelFilter, sink: W) -> Self {
+    fn new(level: LevelFilter, daemon: Option<NodeId>, sink: W) -> Self {
         Self {
             level,
+            daemon,
             sink: Mutex::new(sink),
         }
     }
@@ -140,7 +149,7 @@ impl<W: Write + Send + 'static> Log for JsonLines<W> {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let line = line(since, record);
+        let line = line(since, record, self.daemon);
         // A log that cannot be written has nobody to tell.
         let _ = self.sink.lock().write_all(line.as_bytes());
     }
@@ -151,7 +160,7 @@ impl<W: Write + Send + 'static> Log for JsonLines<W> {
 }
 
 /// One record as one line.
-fn line(since: Duration, record: &Record<'_>) -> String {
+fn line(since: Duration, record: &Record<'_>, daemon: Option<NodeId>) -> String {
     let wall = Wall(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)).rfc3339();
     let ts = format!(
         "{}.{:03}Z",
@@ -159,8 +168,9 @@ fn line(since: Duration, record: &Record<'_>) -> String {
         since.subsec_millis()
     );
     let text = |value: &str| serde_json::Value::from(value).to_string();
+    let daemon = daemon.map_or_else(String::new, |daemon| format!(",\"daemon\":{daemon}"));
     format!(
-        "{{\"ts\":\"{ts}\",\"level\":\"{}\",\"event\":{},\"msg\":{}}}\n",
+        "{{\"ts\":\"{ts}\",\"level\":\"{}\"{daemon},\"event\":{},\"msg\":{}}}\n",
         record.level(),
         text(event(record)),
         text(&record.args().to_string())
@@ -192,7 +202,10 @@ mod tests {
             .target("momo::upload_refused")
             .args(format_args!("say \"no\"\nto a\u{1}b"))
             .build();
-        let line = line(Duration::from_millis(1_795_205_445_042), &record);
+        let since = Duration::from_millis(1_795_205_445_042);
+        let of_one = line(since, &record, Some(NodeId(2)));
+        assert!(of_one.contains(r#""level":"WARN","daemon":2,"event""#));
+        let line = line(since, &record, None);
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["ts"], "2026-11-20T20:10:45.042Z");
@@ -220,13 +233,16 @@ mod tests {
             .set_thread_level(LevelFilter::Off)
             .set_target_level(LevelFilter::Error)
             .build();
-        let logger = Events(WriteLogger::new(LevelFilter::Info, form, sink.clone()));
+        let logger = Events {
+            daemon: Some(NodeId(2)),
+            logger: WriteLogger::new(LevelFilter::Info, form, sink.clone()),
+        };
         let mut record = Record::builder();
         record.level(log::Level::Info).target("momo::doors::upload");
         logger.log(&record.args(format_args!("a\nb")).build());
         assert_eq!(
             String::from_utf8_lossy(&sink.0.lock()),
-            "[INFO] upload: a b\n"
+            "[INFO] 2 upload: a b\n"
         );
     }
 

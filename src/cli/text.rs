@@ -14,8 +14,8 @@ use crate::wire::text::{OUTCOME_UNKNOWN, Request, Verdict, verdict};
 const CHANGE_WAIT: Duration = Duration::from_mins(1);
 /// Longest reply of several lines, in bytes; a listing has no such limit.
 const REPLY_BYTES: usize = 64 * 1024 * 1024;
-/// What a daemon without room answers begins with.
-const BUSY: &str = "busy";
+/// Words of refusals that are about one daemon at this moment: nothing happened, and the next one may do it.
+const PASSING: &[&str] = &["busy", "try again", "daemons up"];
 
 /// Why a request did not succeed, by who can do something about it.
 #[derive(Debug)]
@@ -144,7 +144,9 @@ impl Stop {
     /// What it means for a request that changes nothing.
     pub(super) fn of_question(self) -> Trouble {
         match self {
-            Self::Err(why) if why.starts_with(BUSY) => Trouble::Elsewhere(why),
+            Self::Err(why) if PASSING.iter().any(|words| why.contains(words)) => {
+                Trouble::Elsewhere(why)
+            }
             Self::Err(why) => Trouble::Refused(why),
             Self::Io(error) => elsewhere(&error),
             Self::Nonsense(line) => Trouble::Elsewhere(format!("not a text door: {line:?}")),

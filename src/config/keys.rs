@@ -43,12 +43,17 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
     ("cluster", "Who votes, how many copies, the shared secret."),
     ("heartbeat", "How a dead daemon is noticed."),
+    (
+        "membership",
+        "When a dead daemon's vote goes to another, and where daemons are found.",
+    ),
     ("read", "How fresh an answer is."),
     (
         "write",
         "How long an upload waits, and what its acknowledgement means.",
     ),
     ("repair", "When missing copies are made again."),
+    ("scrub", "How often what is kept is read again."),
     ("gc", "When unreferenced objects are removed."),
     (
         "raft",
@@ -56,6 +61,10 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ),
     ("server", "Connections and their limits."),
     ("log", "What goes to stderr."),
+    (
+        "lfd",
+        "When `momo lfd` and `momo cluster up` kill and start a daemon of theirs.",
+    ),
 ];
 
 /// The keys of every section but `[daemon.N]`.
@@ -159,6 +168,20 @@ pub static KEYS: &[Key<Config>] = &[
         doc: "Silence after which a daemon counts as failed.",
     },
     Key {
+        section: "membership",
+        name: "grace",
+        field: Field::Time(0..=30 * DAY, |c| &mut c.membership.grace),
+        default: Value("120000"),
+        doc: "How long a daemon that votes may be dead before a living spare gets its vote.",
+    },
+    Key {
+        section: "membership",
+        name: "fixed_addresses",
+        field: Field::Bool(|c| &mut c.membership.fixed_addresses),
+        default: Value("false"),
+        doc: "Dial the daemons of this file at the addresses it gives and nowhere else; otherwise also where they say they are.",
+    },
+    Key {
         section: "read",
         name: "fresh_ms",
         field: Field::Time(0..=60_000, |c| &mut c.read.fresh),
@@ -203,6 +226,20 @@ pub static KEYS: &[Key<Config>] = &[
         field: Field::Time(0..=7 * DAY, |c| &mut c.repair.grace),
         default: Value("120000"),
         doc: "How long a daemon may be away before its copies are made again elsewhere.",
+    },
+    Key {
+        section: "scrub",
+        name: "period",
+        field: Field::Time(0..=366 * DAY, |c| &mut c.scrub.period),
+        default: Value("1209600000"),
+        doc: "Time in which every copy is read again and compared with its digest; 0 for not at all.",
+    },
+    Key {
+        section: "scrub",
+        name: "bandwidth",
+        field: Field::Bytes(65_536..=1 << 40, |c| &mut c.scrub.bandwidth),
+        default: Value("67108864"),
+        doc: "Most bytes a second read for that, also when an operator is in a hurry; an eighth while clients work hard.",
     },
     Key {
         section: "gc",
@@ -316,6 +353,34 @@ pub static KEYS: &[Key<Config>] = &[
         },
         default: Value("text"),
         doc: "Lines for people (text) or one JSON object a line (json).",
+    },
+    Key {
+        section: "lfd",
+        name: "interval",
+        field: Field::Time(20..=600_000, |c| &mut c.lfd.interval),
+        default: Value("1000"),
+        doc: "Time between two heartbeats of a daemon to its supervisor.",
+    },
+    Key {
+        section: "lfd",
+        name: "timeout",
+        field: Field::Time(100..=DAY, |c| &mut c.lfd.timeout),
+        default: Value("15000"),
+        doc: "Silence after which a daemon counts as hung: it is killed and started again.",
+    },
+    Key {
+        section: "lfd",
+        name: "start_timeout",
+        field: Field::Time(1_000..=DAY, |c| &mut c.lfd.start_timeout),
+        default: Value("300000"),
+        doc: "How long a daemon may take to open; reading a long log takes time.",
+    },
+    Key {
+        section: "lfd",
+        name: "backoff",
+        field: Field::Time(200..=DAY, |c| &mut c.lfd.backoff),
+        default: Value("30000"),
+        doc: "Longest wait before a daemon that keeps ending is started again.",
     },
 ];
 

@@ -12,7 +12,7 @@ mod nearest;
 pub mod parse;
 
 pub use model::{
-    Cluster, Config, Daemon, Durability, Gc, Global, Heartbeat, HostPort, Log, LogFormat, Metrics,
-    Raft, Read, Repair, Roles, Server, TextAdmin, Write,
+    Cluster, Config, Daemon, Durability, Gc, Global, Heartbeat, HostPort, Lfd, Log, LogFormat,
+    Membership, Metrics, Raft, Read, Repair, Roles, Server, TextAdmin, Write,
 };
 pub use parse::ConfigError;

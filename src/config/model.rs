@@ -22,12 +22,16 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[heartbeat]`: how death is noticed.
     pub heartbeat: Heartbeat,
+    /// `[membership]`: when votes go to others.
+    pub membership: Membership,
     /// `[read]`: how fresh an answer is.
     pub read: Read,
     /// `[write]`: how long an upload may wait, and what its acknowledgement means.
     pub write: Write,
     /// `[repair]`: when missing copies are made.
     pub repair: Repair,
+    /// `[scrub]`: how often what is kept is read again.
+    pub scrub: Scrub,
     /// `[gc]`: when unreferenced objects are removed.
     pub gc: Gc,
     /// `[raft]`: the clock of the consensus.
@@ -36,6 +40,8 @@ pub struct Config {
     pub server: Server,
     /// `[log]`: what goes to stderr.
     pub log: Log,
+    /// `[lfd]`: the supervisor of processes.
+    pub lfd: Lfd,
     /// `[daemon.N]`, by number; never empty.
     pub daemons: BTreeMap<NodeId, Daemon>,
     /// Where each key was said: (section, key) to line.
@@ -90,6 +96,15 @@ pub struct Heartbeat {
     pub timeout: Duration,
 }
 
+/// `[membership]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// How long a voter may be dead before a spare takes over its vote.
+    pub grace: Duration,
+    /// Daemons of the file are dialled at its addresses and nowhere else.
+    pub fixed_addresses: bool,
+}
+
 /// `[read]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
@@ -115,6 +130,15 @@ pub struct Write {
 pub struct Repair {
     /// How long a node may be away before its copies are made again elsewhere.
     pub grace: Duration,
+}
+
+/// `[scrub]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// Time in which every copy is read again; zero for not at all.
+    pub period: Duration,
+    /// Most bytes a second read for it.
+    pub bandwidth: u64,
 }
 
 /// `[gc]`.
@@ -165,6 +189,19 @@ pub struct Server {
 pub struct Log {
     /// For people or for programs.
     pub log_format: LogFormat,
+}
+
+/// `[lfd]`: the local fault detector, which starts processes and ends hung ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lfd {
+    /// Time between two heartbeats of a daemon to its supervisor.
+    pub interval: Duration,
+    /// Silence after which a daemon is killed and started again; longer than `interval`.
+    pub timeout: Duration,
+    /// How long a daemon may take from its start until its doors are open.
+    pub start_timeout: Duration,
+    /// Longest wait before a daemon that keeps ending is started again.
+    pub backoff: Duration,
 }
 
 /// `[daemon.N]`.

@@ -322,6 +322,7 @@ fn relations(config: &Config) -> Vec<(String, &'static str, String)> {
         write,
         gc,
         raft,
+        lfd,
         ..
     } = config;
     check(
@@ -341,6 +342,16 @@ fn relations(config: &Config) -> Vec<(String, &'static str, String)> {
             "{} ms is not longer than interval {} ms",
             heartbeat.timeout.as_millis(),
             heartbeat.interval.as_millis()
+        ),
+    );
+    check(
+        lfd.timeout > lfd.interval,
+        "lfd",
+        "timeout",
+        format!(
+            "{} ms is not longer than interval {} ms",
+            lfd.timeout.as_millis(),
+            lfd.interval.as_millis()
         ),
     );
     for (key, wait) in [("hop_stall", write.hop_stall), ("leg_wait", write.leg_wait)] {
@@ -629,6 +640,10 @@ host=b:1
             (
                 "[heartbeat]\ntimeout=5000\n",
                 ":2: [heartbeat] timeout: 5000 ms is not longer",
+            ),
+            (
+                "[lfd]\ninterval=15s\n",
+                "[lfd] timeout: 15000 ms is not longer",
             ),
             (
                 "[write]\ndeadline=2s\n",

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::catalog::query;
-use super::node::LinkState;
+use super::node::{Level, LinkState};
 use crate::base::id::{Boot, NodeId};
 use crate::base::table::{TableError, Tables};
 use crate::base::time::Mono;
+use crate::wire::admin::NodeHealth;
 use crate::wire::command::Operation;
 use crate::wire::peer::Figures;
 use crate::wire::record::NodeRecord;
@@ -43,7 +44,12 @@ pub struct Health {
     /// Since when this node leads.
     leading: Option<Mono>,
     deadline: Option<Mono>,
+    /// What is to be said in the log.
+    remarks: Vec<Remark>,
 }
+
+/// How important, the event's name, one line.
+pub type Remark = (Level, &'static str, String);
 
 #[derive(Debug, Default)]
 struct Peer {
@@ -58,6 +64,10 @@ struct Peer {
     proposed: Option<(bool, Boot, Mono)>,
     /// Judged dead and not heard of since.
     dead: bool,
+    /// When it was last found alive or dead.
+    changed: Option<Mono>,
+    /// Heartbeats of the present silence that are known to be missed.
+    missed: u32,
     /// Since when it answers without being judged dead in between.
     steady_since: Mono,
     /// Times in a row that it died soon after coming back.
@@ -76,8 +86,10 @@ impl Peer {
     fn sign_of_life(&mut self, now: Mono) {
         self.heard = Some(now);
         self.suspicion = None;
+        self.missed = 0;
         if self.dead {
             self.dead = false;
+            self.changed = Some(now);
             self.steady_since = now;
         }
     }
@@ -97,6 +109,7 @@ impl Health {
             now: Mono::default(),
             leading: None,
             deadline: None,
+            remarks: Vec::new(),
         }
     }
 
@@ -182,11 +195,13 @@ impl Health {
         self.deadline = Some(now + self.settings.interval.max(AGAIN));
         let mut verdicts = Vec::new();
         for record in query::nodes(tables)? {
+            self.count_missed(&record, since, now);
             if let Some(alive) = self.verdict(&record, since, now)
                 && alive != record.alive
                 && let Some(again) = self.propose(&record, alive, now)
             {
                 self.look_at(again);
+                self.remark(&record, alive, now);
                 verdicts.push(Operation::Observe {
                     node: record.id,
                     alive,
@@ -195,6 +210,79 @@ impl Health {
             }
         }
         Ok(verdicts)
+    }
+
+    /// What has to be said in the log since this was last asked.
+    pub fn remarks(&mut self) -> Vec<Remark> {
+        std::mem::take(&mut self.remarks)
+    }
+
+    /// Every node that was heard of or judged, this one among them once it gave figures, by id.
+    pub fn overview(&self) -> Vec<NodeHealth> {
+        let millis = |at: Mono| u64::try_from((self.now - at).as_millis()).unwrap_or(u64::MAX);
+        let health = |(node, peer): (&NodeId, &Peer)| NodeHealth {
+            node: *node,
+            up: self.is_up(*node),
+            heard_ms: peer.heard.map(millis),
+            since_ms: peer.changed.map(millis),
+            suspected: peer.suspicion.is_some(),
+            flaps: peer.flaps,
+            figures: peer.figures.clone(),
+        };
+        self.peers.iter().map(health).collect()
+    }
+
+    /// Says of a node whose heartbeats stay out how many are missed, each once, before it is judged.
+    fn count_missed(&mut self, record: &NodeRecord, since: Mono, now: Mono) {
+        let Settings {
+            node,
+            interval,
+            timeout,
+        } = self.settings;
+        if record.id == node || !record.alive {
+            return;
+        }
+        let peer = self.peers.entry(record.id).or_default();
+        let heard = peer.heard.map_or(since, |heard| heard.max(since));
+        let whole = |time: Duration| time.as_micros() / interval.as_micros().max(1);
+        // One that is only a little late is not missed yet.
+        let missed = u32::try_from(whole((now - heard).saturating_sub(interval / 2))).unwrap_or(0);
+        if missed > peer.missed {
+            peer.missed = missed;
+            let allowed = whole(timeout);
+            let name = &record.name;
+            let text = format!(
+                "user={name} node={node} missed={missed} of {allowed}",
+                node = record.id
+            );
+            self.remarks
+                .push((Level::Debug, "heartbeat_monitor_check", text));
+        }
+    }
+
+    /// Says that a node is found alive or dead.
+    fn remark(&mut self, record: &NodeRecord, alive: bool, now: Mono) {
+        let peer = self.peers.get(&record.id);
+        let seconds = |at: Mono| {
+            let tenths = (now - at).as_millis() / 100;
+            format!("{}.{} s", tenths / 10, tenths % 10)
+        };
+        let (id, name) = (record.id, &record.name);
+        self.remarks.push(if alive {
+            let text = format!("user={name} node={id} is back");
+            (Level::Info, "nm_ss_recovery", text)
+        } else {
+            let why = match peer {
+                Some(peer) if peer.is_condemned(now) => "its link is lost or refused".to_owned(),
+                _ => "it is silent".to_owned(),
+            };
+            let last = match peer.and_then(|peer| peer.heard) {
+                Some(heard) => format!("last heard {} ago", seconds(heard)),
+                None => "never heard".to_owned(),
+            };
+            let text = format!("user={name} node={id} is dead: {why}, {last}");
+            (Level::Warn, "heartbeat_monitor_failure", text)
+        });
     }
 
     /// The last figures of a node, as old as they may be.
@@ -240,6 +328,7 @@ impl Health {
         if peer.is_condemned(now) || silent_at <= now {
             if !peer.dead {
                 peer.dead = true;
+                peer.changed = Some(now);
                 let steady = now - peer.steady_since >= timeout * STEADY;
                 let died_before = peer.steady_since > since;
                 peer.flaps = if steady || !died_before {

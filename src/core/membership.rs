@@ -1,23 +1,26 @@
 //! Who belongs (rules R13 and R14): birth of the cluster, members that lost their log, admission, promotion.
 //!
-//! A node is *empty* (it remembers no cluster), a *member*, or *waiting*: it remembers a cluster but its log is gone, damaged, or older than what it once acknowledged. Only a member takes part in Raft. The others say [`Hello`] until a cluster is born or a leader takes them in, without a vote at first.
+//! A node is *empty* (it remembers no cluster), a *member*, *waiting*: it remembers a cluster but its log is gone, damaged, or older than what it once acknowledged, or *out*: it was removed, or its cluster was replaced by force. Only a member takes part in Raft. The others say [`Hello`] until a cluster is born or a leader takes them in, without a vote at first; whoever is no member by the catalog must ask to be made one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::catalog::query;
 use super::consensus::{Consensus, Seat};
 use super::node::{Effect, Level, LinkState, Memory};
 use super::reads::jitter;
+use super::seats::{self, Seats};
 use super::settings::Settings;
 use super::turn::Turn;
 use crate::base::canary::{self, Canary};
 use crate::base::id::{Boot, ClusterId, NodeId};
+use crate::base::limit::NODES;
 use crate::base::random::Random;
-use crate::base::table::{Table, TableError, Tables};
+use crate::base::table::TableError;
 use crate::base::time::Mono;
-use crate::wire::command::Birth;
+use crate::wire::command::{Birth, BirthMember, Operation};
 use crate::wire::peer::{Hello, Message, SnapshotHead};
-use crate::wire::record::{NodeRecord, from_row};
+use crate::wire::record::{Administrative, NodeRecord, Sweep};
 
 /// Index and term that the log of a new cluster begins behind.
 pub const BIRTH_INDEX: u64 = 1;
@@ -29,6 +32,10 @@ const HELLO_AT_MOST: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Shortest time between two times that the acknowledged indexes are remembered.
 const REMEMBER_EVERY: Duration = Duration::from_secs(15);
+/// A command of the leader about members that has not shown in the catalog is given again after this.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Time between two times that a removed node is told.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How this node stands to the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +46,8 @@ enum Standing {
     Member(ClusterId),
     /// It took part, and cannot go on by itself.
     Waiting { cluster: ClusterId, why: String },
+    /// It has no part in it any more.
+    Out { cluster: ClusterId, why: String },
 }
 
 /// What is known of another node since this process started.
@@ -52,6 +61,17 @@ struct Peer {
     asked: Option<Mono>,
     /// What it said last about its tables, by start of its process.
     applied: Option<(Boot, u64)>,
+    /// When it was last told that it was removed.
+    told: Option<Mono>,
+}
+
+/// A node that asks to be made a member.
+#[derive(Debug)]
+struct Applicant {
+    /// As what.
+    card: BirthMember,
+    /// When its addition was last proposed.
+    proposed: Option<Mono>,
 }
 
 /// What a node is to do next about itself.
@@ -85,6 +105,15 @@ pub struct Membership {
     asking: BTreeSet<NodeId>,
     /// On the leader: what an admitted node must have applied before what it says of itself can be believed.
     floors: BTreeMap<NodeId, u64>,
+    /// On the leader: nodes that ask to be made members, of those that ask to be taken in.
+    applicants: BTreeMap<NodeId, Applicant>,
+    /// On the leader: pages of copies that are being dropped, and since when.
+    sweeps: BTreeMap<NodeId, (Sweep, Mono)>,
+    seats: Seats,
+    /// Voters the cluster was born with, once known.
+    born_voters: Option<usize>,
+    /// What is to be proposed.
+    operations: Vec<Operation>,
     random: Random,
     /// What was last said for people about why this node waits.
     said: Option<String>,
@@ -106,6 +135,10 @@ impl Membership {
                     standing = Standing::Member(*cluster);
                     birth = None;
                 }
+                Memory::Out { cluster, why } => {
+                    let (cluster, why) = (*cluster, why.clone());
+                    standing = Standing::Out { cluster, why };
+                }
                 Memory::Acknowledged(all) => acknowledged = all.iter().copied().collect(),
             }
         }
@@ -125,6 +158,11 @@ impl Membership {
             hello: (None, HELLO_FIRST),
             asking: BTreeSet::new(),
             floors: BTreeMap::new(),
+            applicants: BTreeMap::new(),
+            sweeps: BTreeMap::new(),
+            seats: Seats::new(settings.membership_grace),
+            born_voters: None,
+            operations: Vec::new(),
             random: Random::new(settings.seed ^ settings.boot.0 ^ 0x3e3b),
             said: None,
         }
@@ -134,7 +172,9 @@ impl Membership {
     pub const fn cluster(&self) -> Option<ClusterId> {
         match &self.standing {
             Standing::Empty => None,
-            Standing::Member(cluster) | Standing::Waiting { cluster, .. } => Some(*cluster),
+            Standing::Member(cluster)
+            | Standing::Waiting { cluster, .. }
+            | Standing::Out { cluster, .. } => Some(*cluster),
         }
     }
 
@@ -162,6 +202,11 @@ impl Membership {
         };
         let alive = voters.iter().filter(|node| up.contains(node)).count();
         match &self.standing {
+            Standing::Empty if self.settings.joins => {
+                let others = up.len() - 1;
+                format!("asking to be made a member: {others} daemons of the cluster within reach")
+            }
+            Standing::Out { why, .. } => why.clone(),
             Standing::Empty => {
                 let all = voters.len();
                 format!("{alive} of {all} daemons up, all needed for the first start")
@@ -206,6 +251,7 @@ impl Membership {
             // It may be another when it comes back.
             peer.hello = None;
             self.asking.remove(&node);
+            self.applicants.remove(&node);
         }
     }
 
@@ -217,8 +263,21 @@ impl Membership {
             last_index: raft.map_or(0, Consensus::last_index),
             remembers: self.acknowledged.get(&to).copied().unwrap_or(0),
             answer,
+            address: self
+                .card()
+                .map_or_else(String::new, |card| card.address.clone()),
+            joins: self
+                .card()
+                .filter(|_| self.settings.joins && !self.is_member())
+                .cloned(),
         };
         turn.send(to, Message::Hello(hello));
+    }
+
+    /// This node by its configuration.
+    fn card(&self) -> Option<&BirthMember> {
+        let mut members = self.settings.members.iter();
+        members.find(|member| member.id == self.node)
     }
 
     /// The birth, while nothing has happened since: no entry, and no election, in which a vote may have been given.
@@ -284,6 +343,7 @@ impl Membership {
         let empty_log = hello.cluster.is_none() || hello.last_index == 0;
         let last_index = hello.last_index;
         let past = hello.cluster.filter(|_| hello.newborn.is_none());
+        let joins = hello.joins.clone();
         self.peers.entry(from).or_default().hello = Some(hello);
         if let Some(cluster) = past.filter(|_| canary::is(Canary::WipedVoterVotes)) {
             let step = self.admitted(turn, from, cluster);
@@ -295,7 +355,9 @@ impl Membership {
         if !known || !self.is_member() {
             return None;
         }
-        if raft.votes(self.node) && remembers > raft.last_index() {
+        // Who is no member was never told anything: what it claims to remember counts for nothing.
+        let member = raft.votes(from) || raft.learns(from);
+        if member && raft.votes(self.node) && remembers > raft.last_index() {
             let why = format!(
                 "the log ends at {}, node {from} remembers that this node acknowledged {remembers}",
                 raft.last_index()
@@ -305,6 +367,11 @@ impl Membership {
         if raft.leads() {
             if empty_log && !(canary::is(Canary::WipedVoterVotes) && raft.votes(from)) {
                 self.asking.insert(from);
+                let card = joins.filter(|card| card.id == from && from.0 < NODES);
+                if let Some(card) = card {
+                    let proposed = self.applicants.get(&from).and_then(|a| a.proposed);
+                    self.applicants.insert(from, Applicant { card, proposed });
+                }
             } else if raft
                 .matched(from)
                 .is_some_and(|matched| matched > last_index)
@@ -332,6 +399,59 @@ impl Membership {
         Some(Step::Leave)
     }
 
+    /// The leader says that this node was removed. Whoever has applied more than that, or is only being filled, knows better.
+    pub fn removed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        cluster: ClusterId,
+        index: u64,
+        raft: Option<&Consensus>,
+    ) -> Option<Step> {
+        if self.cluster() != Some(cluster) || matches!(self.standing, Standing::Out { .. }) {
+            return None;
+        }
+        let filled = |raft: &Consensus| !raft.head().voters.is_empty();
+        let behind = |raft: &Consensus| filled(raft) && raft.head().index < index;
+        if raft.is_none_or(behind) {
+            return self.go(turn, REMOVED.to_owned());
+        }
+        None
+    }
+
+    /// A peer goes on as a cluster that was made from this node's by force.
+    pub fn superseded(
+        &mut self,
+        turn: &mut Turn<'_>,
+        by: NodeId,
+        cluster: ClusterId,
+    ) -> Option<Step> {
+        let own = self.cluster().filter(|own| cluster.succeeds(*own))?;
+        if matches!(self.standing, Standing::Out { .. }) {
+            return None;
+        }
+        self.go(
+            turn,
+            format!(
+                "node {by} was recovered by force and goes on as cluster {cluster}; this node still belongs to {own} \
+                 and takes part in neither: `momo recover --rejoin` keeps its files and gives up its catalog"
+            ),
+        )
+    }
+
+    /// This node has no part in its cluster any more.
+    fn go(&mut self, turn: &mut Turn<'_>, why: String) -> Option<Step> {
+        let cluster = self.cluster()?;
+        turn.say(Level::Error, "membership_over", why.clone());
+        let memory = Memory::Out {
+            cluster,
+            why: why.clone(),
+        };
+        turn.first(Effect::Remember(memory));
+        self.standing = Standing::Out { cluster, why };
+        self.hello = (Some(turn.mono()), HELLO_FIRST);
+        Some(Step::Leave)
+    }
+
     // Birth.
 
     /// The lowest member has drawn up a birth.
@@ -349,6 +469,9 @@ impl Membership {
 
     /// The birth this node may take part in now, if all the other members are within reach and none of them has a past.
     fn may_be_born(&self, turn: &Turn<'_>) -> Option<Birth> {
+        if self.settings.joins {
+            return None;
+        }
         let mut births: Vec<&Birth> = Vec::new();
         for member in self.settings.members.iter().filter(|m| m.id != self.node) {
             let peer = self.peers.get(&member.id).filter(|peer| peer.up)?;
@@ -389,6 +512,9 @@ impl Membership {
         cluster: ClusterId,
     ) -> Option<Step> {
         if self.is_member() || self.cluster().is_some_and(|own| own != cluster) {
+            return None;
+        }
+        if matches!(self.standing, Standing::Out { .. }) && !self.settings.joins {
             return None;
         }
         let hello = self.peers.get(&from).and_then(|peer| peer.hello.as_ref());
@@ -449,11 +575,17 @@ impl Membership {
                 self.hello.0 = None;
                 self.note_acknowledged(turn, raft);
                 if raft.leads() {
-                    self.take_in(turn, raft);
-                    self.promote(turn, raft)?;
+                    self.take_in(turn, raft)?;
+                    self.lead(turn, raft)?;
                 } else {
                     self.asking.clear();
+                    self.applicants.clear();
                     self.floors.clear();
+                    self.sweeps.clear();
+                    self.seats.rest();
+                    if self.was_removed(turn, raft)? {
+                        return Ok(self.go(turn, REMOVED.to_owned()));
+                    }
                 }
                 Ok(None)
             }
@@ -462,6 +594,10 @@ impl Membership {
                     return Ok(Some(self.be_born(turn, birth)));
                 }
                 self.say_hello(turn);
+                Ok(None)
+            }
+            (Standing::Out { .. }, _) if !self.settings.joins => {
+                self.hello.0 = None;
                 Ok(None)
             }
             _ => {
@@ -531,62 +667,226 @@ impl Membership {
         turn.first(Effect::Remember(Memory::Acknowledged(all)));
     }
 
+    /// What is to be proposed now.
+    pub fn operations(&mut self) -> Vec<Operation> {
+        std::mem::take(&mut self.operations)
+    }
+
+    /// Whether this node has applied its own removal, and nobody counts on it any more.
+    fn was_removed(&self, turn: &Turn<'_>, raft: &Consensus) -> Result<bool, TableError> {
+        let seated = raft.votes(self.node) || raft.learns(self.node);
+        if seated || raft.head().voters.is_empty() {
+            return Ok(false);
+        }
+        let tables = &turn.tables;
+        Ok(
+            query::node(tables, self.node)?.is_none()
+                && query::former(tables, self.node)?.is_some(),
+        )
+    }
+
     /// On the leader: makes those who ask learners, one change at a time, and tells them.
-    fn take_in(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) {
+    fn take_in(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) -> Result<(), TableError> {
         let Standing::Member(cluster) = self.standing else {
-            return;
+            return Ok(());
         };
         for node in self.asking.clone() {
+            if query::node(&turn.tables, node)?.is_none() {
+                self.apply_for(turn, node);
+                continue;
+            }
+            self.applicants.remove(&node);
             if raft.learns(node) {
                 raft.reset_progress(node);
                 self.floors.insert(node, raft.last_index());
                 self.acknowledged.remove(&node);
                 self.asking.remove(&node);
                 turn.send(node, Message::Admit { cluster });
-            } else if raft.votes(node) || self.settings.members.iter().any(|m| m.id == node) {
-                // What it acknowledged is gone, and must not count for a majority again.
-                raft.reset_progress(node);
-                if raft.reconfigure(node, Seat::Learner) {
-                    turn.say(
-                        Level::Warn,
-                        "vote_withdrawn",
-                        format!("node {node} has lost its log and is taken in without a vote"),
-                    );
-                    return;
-                }
-            } else {
-                self.asking.remove(&node);
+                continue;
             }
+            // What it acknowledged is gone, and must not count for a majority again.
+            raft.reset_progress(node);
+            let (event, text) = if raft.votes(node) {
+                ("vote_withdrawn", "has lost its log and")
+            } else {
+                ("member_taken_in", "asks for it and")
+            };
+            if raft.reconfigure(node, Seat::Learner) {
+                let text = format!("node {node} {text} is taken in without a vote");
+                turn.say(Level::Warn, event, text);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is no member by the catalog is made one if it asks for that.
+    fn apply_for(&mut self, turn: &Turn<'_>, node: NodeId) {
+        let Some(applicant) = self.applicants.get_mut(&node) else {
+            self.asking.remove(&node);
+            return;
+        };
+        let now = turn.mono();
+        if applicant.proposed.is_none_or(|at| now - at >= AGAIN) {
+            applicant.proposed = Some(now);
+            let card = applicant.card.clone();
+            self.operations.push(Operation::Add {
+                node,
+                name: card.name,
+                address: card.address,
+                stores: card.stores,
+                manages: card.manages,
+            });
         }
     }
 
-    /// On the leader: gives a vote to the lowest learner that has caught up, while there are too few.
-    fn promote(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) -> Result<(), TableError> {
-        if raft.head().voters.len() >= self.settings.voters || raft.reconfiguring() {
+    /// On the leader: what the catalog says about members is carried out, one step at a time.
+    fn lead(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) -> Result<(), TableError> {
+        if !raft.serves() || !self.seats.is_due(turn.mono()) {
             return Ok(());
         }
-        let learners: Vec<NodeId> = raft
-            .head()
-            .learners
-            .iter()
-            .filter_map(|id| NodeId::from_raft(*id))
-            .collect();
-        for node in learners {
-            let up = self.peers.get(&node).is_some_and(|peer| peer.up);
-            if !up || self.asking.contains(&node) || !manages(&turn.tables, node)? {
-                continue;
-            }
-            // A lower one that is still catching up goes first.
-            if self.fit(node, raft) && raft.reconfigure(node, Seat::Voter) {
-                turn.say(
-                    Level::Info,
-                    "vote_given",
-                    format!("node {node} has caught up and votes"),
-                );
-            }
-            return Ok(());
+        let members = query::nodes(&turn.tables)?;
+        self.drop_copies(turn)?;
+        self.tell_removed(turn, raft, &members)?;
+        if !raft.reconfiguring() {
+            self.look_at_seats(turn, raft, &members)?;
         }
         Ok(())
+    }
+
+    /// Copies of those who are gone for good stop counting, a page at a time.
+    fn drop_copies(&mut self, turn: &Turn<'_>) -> Result<(), TableError> {
+        let now = turn.mono();
+        let due = query::sweeps(&turn.tables)?;
+        self.sweeps
+            .retain(|node, _| due.iter().any(|sweep| sweep.node == *node));
+        for sweep in due {
+            let under_way = self.sweeps.get(&sweep.node);
+            if under_way.is_some_and(|(last, at)| *last == sweep && now - *at < AGAIN) {
+                continue;
+            }
+            let (node, after) = (sweep.node, sweep.after);
+            self.sweeps.insert(node, (sweep, now));
+            self.operations.push(Operation::DropCopies { node, after });
+        }
+        Ok(())
+    }
+
+    /// Those who were removed are told as soon as they are within reach.
+    fn tell_removed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        raft: &Consensus,
+        members: &[NodeRecord],
+    ) -> Result<(), TableError> {
+        let Standing::Member(cluster) = self.standing else {
+            return Ok(());
+        };
+        let now = turn.mono();
+        for (node, peer) in &mut self.peers {
+            let seated = raft.votes(*node) || raft.learns(*node);
+            let told = peer.told.is_some_and(|told| now - told < TELL_AGAIN);
+            let joins = self.applicants.contains_key(node);
+            let member = members.iter().any(|member| member.id == *node);
+            if !peer.up || seated || told || joins || member {
+                continue;
+            }
+            peer.told = Some(now);
+            if let Some(former) = query::former(&turn.tables, *node)? {
+                let index = former.removed.0;
+                turn.send(*node, Message::Removed { cluster, index });
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_seats(
+        &mut self,
+        turn: &mut Turn<'_>,
+        raft: &mut Consensus,
+        members: &[NodeRecord],
+    ) -> Result<(), TableError> {
+        let born = match self.born_voters {
+            Some(born) => born,
+            None => {
+                let birth = query::birth(&turn.tables)?;
+                let votes = |birth: Birth| birth.members.iter().filter(|m| m.votes).count();
+                *self.born_voters.insert(birth.map_or(1, votes))
+            }
+        };
+        let forced = self.forced_out(turn, raft, members)?;
+        let spares = self.spares(raft, members);
+        let view = seats::View {
+            leader: self.node,
+            head: raft.head(),
+            members,
+            forced: &forced,
+            spares: &spares,
+        };
+        let target = self.settings.voters.max(born);
+        let Some(step) = self.seats.look(turn.mono(), target, &view) else {
+            return Ok(());
+        };
+        let (node, seat, event, why) = match step {
+            seats::Step::Give(node) => (node, Seat::Voter, "vote_given", "has caught up and votes"),
+            seats::Step::Withdraw(node) => {
+                let why = "is dead or one too many, and votes no more";
+                (node, Seat::Learner, "vote_withdrawn", why)
+            }
+            seats::Step::Remove(node) => {
+                let why = "is no member any more";
+                (node, Seat::Gone, "member_removed", why)
+            }
+            seats::Step::HandOver => {
+                let up = self.up();
+                raft.step_down(turn, &up);
+                return Ok(());
+            }
+        };
+        if raft.reconfigure(node, seat) {
+            turn.say(Level::Info, event, format!("node {node} {why}"));
+        }
+        Ok(())
+    }
+
+    /// Those of the configuration that were removed by force.
+    fn forced_out(
+        &self,
+        turn: &Turn<'_>,
+        raft: &Consensus,
+        members: &[NodeRecord],
+    ) -> Result<BTreeSet<NodeId>, TableError> {
+        let mut forced = BTreeSet::new();
+        let voters = raft.head().voters.iter();
+        for node in voters.filter_map(|id| NodeId::from_raft(*id)) {
+            if !members.iter().any(|member| member.id == node)
+                && query::former(&turn.tables, node)?.is_some_and(|former| former.force)
+            {
+                forced.insert(node);
+            }
+        }
+        Ok(forced)
+    }
+
+    /// Learners that may take over a vote, ascending, each with whether it has caught up. A lower one that is still catching up goes first.
+    fn spares(&self, raft: &Consensus, members: &[NodeRecord]) -> Vec<(NodeId, bool)> {
+        let learners = raft.head().learners.iter();
+        let suits = |node: &NodeId| {
+            let up = self.peers.get(node).is_some_and(|peer| peer.up);
+            let may = |member: &NodeRecord| {
+                let stays = matches!(
+                    member.administrative,
+                    Administrative::Alive | Administrative::Readonly
+                );
+                member.id == *node && member.manages && stays
+            };
+            up && !self.asking.contains(node) && members.iter().any(may)
+        };
+        learners
+            .filter_map(|id| NodeId::from_raft(*id))
+            .filter(suits)
+            .map(|node| (node, self.fit(node, raft)))
+            .collect()
     }
 
     /// Whether a learner has caught up, by its own word too when it was taken in during this lead: acknowledgements of its former life may still have been on their way.
@@ -607,10 +907,6 @@ impl Membership {
     }
 }
 
-/// Whether a node may vote, by its record.
-fn manages(tables: &dyn Tables, node: NodeId) -> Result<bool, TableError> {
-    let Some(row) = tables.get(Table::Nodes, &node.key())? else {
-        return Ok(false);
-    };
-    Ok(from_row::<NodeRecord>(&row)?.manages)
-}
+/// Why a removed node takes no part.
+const REMOVED: &str =
+    "this node was removed from its cluster: `momo server --join` asks for it to be taken in anew";

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod consensus;
 pub mod health;
+pub mod holdings;
 pub mod log;
 pub mod membership;
 pub mod mode;
@@ -11,6 +12,7 @@ pub mod proposals;
 pub mod reads;
 pub mod repair;
 pub mod replication;
+pub mod seats;
 pub mod settings;
 pub mod turn;
 

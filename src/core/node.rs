@@ -21,6 +21,7 @@ use crate::base::id::{ClusterId, NodeId, OperationId, Ticket};
 use crate::base::path::FilePath;
 use crate::base::table::{Batch, TableError, Tables};
 use crate::base::time::{Mono, Now};
+use crate::wire::admin::Overview;
 use crate::wire::command::{Birth, Command, KNOWS, Operation, Reply};
 use crate::wire::peer::{Fetch, Figures, JobId, Message, SnapshotHead};
 
@@ -59,6 +60,11 @@ pub enum Event {
         /// When it serves what it has.
         deadline: Mono,
     },
+    /// A thread asks what this node remembers of the others. Answered by [`Answered::Overview`] at once.
+    Overview {
+        /// Whose answer it is.
+        ticket: Ticket,
+    },
     /// The log has everything up to and with this append on stable storage.
     Persisted {
         /// The append's number.
@@ -90,6 +96,13 @@ pub enum Event {
     },
     /// Hand over leadership, if held, because this process is about to stop.
     Stepdown,
+    /// A peer proved that it goes on as another cluster, made from this node's by force (`momo recover`).
+    Superseded {
+        /// Who.
+        by: NodeId,
+        /// Its cluster.
+        cluster: ClusterId,
+    },
 }
 
 /// State of the control link to a peer.
@@ -227,6 +240,13 @@ pub enum Memory {
     Born(Birth),
     /// It belongs to this cluster, without a vote until the cluster says otherwise.
     Admitted(ClusterId),
+    /// It has no part in this cluster any more, until it is taken in anew at its own request.
+    Out {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Why, for people.
+        why: String,
+    },
     /// The highest index each voter acknowledged, by node (rule R13).
     Acknowledged(Vec<(NodeId, u64)>),
 }
@@ -473,6 +493,17 @@ impl Node {
         }
     }
 
+    /// What this node remembers of the others.
+    fn overview(&self) -> Overview {
+        let raft = self.consensus.as_ref();
+        Overview {
+            node: self.settings.node,
+            term: raft.map_or(0, Consensus::term),
+            leads: raft.is_some_and(Consensus::leads),
+            nodes: self.health.overview(),
+        }
+    }
+
     fn applied(&self) -> u64 {
         self.consensus.as_ref().map_or(0, |raft| raft.head().index)
     }
@@ -532,6 +563,10 @@ impl Node {
             Event::Read { ticket, deadline } => {
                 self.reads.add(turn, Waiter::Thread(ticket), deadline);
             }
+            Event::Overview { ticket } => {
+                let overview = Box::new(self.overview());
+                turn.answer(ticket, Answered::Overview(overview));
+            }
             Event::Persisted { number } => {
                 if let Some(raft) = &mut self.consensus
                     && let Some(head) = raft.persisted(turn, number)
@@ -566,6 +601,10 @@ impl Node {
                 }
             }
             Event::Sampled { figures } => self.sampled(turn, figures),
+            Event::Superseded { by, cluster } => {
+                let step = self.membership.superseded(turn, by, cluster);
+                self.take(turn, step)?;
+            }
             Event::Stepdown => {
                 let up = self.membership.up();
                 if let Some(raft) = &mut self.consensus {
@@ -602,6 +641,11 @@ impl Node {
                 let step = self.membership.admitted(turn, from, cluster);
                 self.take(turn, step)?;
             }
+            Message::Removed { cluster, index } => {
+                let raft = self.consensus.as_ref();
+                let step = self.membership.removed(turn, cluster, index, raft);
+                self.take(turn, step)?;
+            }
             Message::Propose { command, again } => {
                 let raft = self.consensus.as_mut();
                 self.proposals.asked(turn, raft, from, &command, again)?;
@@ -627,6 +671,7 @@ impl Node {
     /// This node's own sign of life: to the leader, and from the leader to all.
     fn sampled(&mut self, turn: &mut Turn<'_>, mut figures: Figures) {
         figures.applied = self.applied();
+        figures.term = self.consensus.as_ref().map_or(0, Consensus::term);
         let boot = self.settings.boot;
         let leader = self.consensus.as_ref().and_then(Consensus::leader);
         for node in self.membership.up() {
@@ -674,6 +719,10 @@ impl Node {
             self.drain(turn)?;
             let step = self.membership.work(turn, self.consensus.as_mut())?;
             self.take(turn, step)?;
+            let deadline = turn.mono() + VERDICT_DEADLINE;
+            for operation in self.membership.operations() {
+                self.proposals.add(turn, None, operation, deadline);
+            }
             self.watch(turn);
             self.verdicts(turn)?;
             self.orders(turn)?;
@@ -745,6 +794,9 @@ impl Node {
     fn verdicts(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
         let serves = self.consensus.as_ref().is_some_and(Consensus::serves);
         let verdicts = self.health.tick(turn.mono(), serves, &turn.tables)?;
+        for (level, event, text) in self.health.remarks() {
+            turn.say(level, event, text);
+        }
         let deadline = turn.mono() + VERDICT_DEADLINE;
         for operation in verdicts {
             self.proposals.add(turn, None, operation, deadline);
@@ -838,10 +890,19 @@ impl Found {
             lost: damaged,
         };
         let mut base = (base_index, base_term);
+        let out = found.memory.iter().rev().find_map(|memory| match memory {
+            Memory::Born(_) | Memory::Admitted(_) => Some(None),
+            Memory::Out { why, .. } => Some(Some(why.clone())),
+            Memory::Acknowledged(_) => None,
+        });
+        if let Some(Some(why)) = out {
+            found.lost = Some(why);
+            return Ok(found);
+        }
         let past = found.memory.iter().rev().find_map(|memory| match memory {
             Memory::Born(birth) => Some(Some(birth)),
             Memory::Admitted(_) => Some(None),
-            Memory::Acknowledged(_) => None,
+            Memory::Out { .. } | Memory::Acknowledged(_) => None,
         });
         let applied = match (past, applied) {
             (None, applied) => {
@@ -938,7 +999,7 @@ fn carry_out(turn: &mut Turn<'_>, note: Note) -> Result<(), Fatal> {
 }
 
 /// The answer to a thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answered {
     /// A proposal was committed at `index` and is applied here.
     Committed {
@@ -958,6 +1019,8 @@ pub enum Answered {
     Fresh,
     /// A read may go on with what there is: no leader confirmed it in time.
     Stale,
+    /// What this node remembers of the others.
+    Overview(Box<Overview>),
 }
 
 #[cfg(test)]

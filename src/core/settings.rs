@@ -20,8 +20,12 @@ pub struct Settings {
     pub cluster: ClusterId,
     /// The members by the configuration file, sorted by id, this node among them.
     pub members: Vec<BirthMember>,
-    /// Voters there should be: a member that lost its log gets its vote back while there are fewer.
+    /// Voters there should be, if that is more than the cluster was born with: spares get a vote while there are fewer.
     pub voters: usize,
+    /// This node asks to be made a member of a cluster, and is not born into one of its own.
+    pub joins: bool,
+    /// How long a voter may be dead before a spare takes over its vote.
+    pub membership_grace: Duration,
     /// The mode a new cluster starts with.
     pub mode: Mode,
     /// Raft's unit of time.
@@ -60,6 +64,8 @@ impl Settings {
             cluster,
             members: Vec::new(),
             voters: 3,
+            joins: false,
+            membership_grace: Duration::from_mins(2),
             mode: Mode::None,
             raft_tick: Duration::from_millis(50),
             election_ticks: 10,

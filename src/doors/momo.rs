@@ -112,7 +112,7 @@ fn upload(session: &Session, wire: &mut dyn Wire, name: &mut String) -> Result<(
     let mut ack = Vec::new();
     print_ack(session.verbs.node(), &mut ack);
     wire.write_all(&ack)?;
-    log::info!(target: "momo::upload_kept", "peer={} door=momo name={name:?} version={} copies={} strategy={}", wire.peer(), kept.version, kept.copies, kept.strategy);
+    log::debug!(target: "momo::upload_kept", "peer={} door=momo name={name:?} version={} copies={} strategy={}", wire.peer(), kept.version, kept.copies, kept.strategy);
     Ok(())
 }
 

@@ -1,65 +1,203 @@
 //! Connections to peers for bytes: dialled when wanted, kept while they are good, a bounded few per peer.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use socket2::SockRef;
 
 use crate::base::id::{ClusterId, NodeId};
+use crate::base::limit::NODES;
+use crate::core::node::Event;
 use crate::engine::frame::FrameStream;
 use crate::engine::handshake::{self, Identity, Role, Secret};
+use crate::engine::queue::Sender;
 
 /// Idle connections kept per peer.
 const KEPT: usize = 16;
+/// Longest address that a node may give, in bytes: a host name of 255 and a port.
+const ADDRESS_BYTES: usize = 264;
 /// Time for a TCP connection to a peer.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// A node that introduced itself and is in no list is dialled for so long after it was last heard of.
+const INTRODUCED: Duration = Duration::from_secs(60);
+
+/// Where a peer may be reached, by who said so.
+#[derive(Debug, Default)]
+struct Addresses {
+    /// The configuration file.
+    file: Option<String>,
+    /// The file has the last word.
+    fixed: bool,
+    /// The catalog.
+    catalog: Option<String>,
+    /// The peer itself or another member, and when.
+    heard: Option<(String, Instant)>,
+    /// Where it answered last, unless something newer is known.
+    good: Option<String>,
+}
+
+impl Addresses {
+    /// The likeliest first, each once.
+    fn candidates(&self) -> Vec<String> {
+        if let (true, Some(file)) = (self.fixed, &self.file) {
+            return vec![file.clone()];
+        }
+        let heard = self.heard.as_ref().map(|(address, _)| address);
+        let mut all: Vec<String> = Vec::new();
+        for address in [self.good.as_ref(), heard]
+            .into_iter()
+            .chain([self.catalog.as_ref(), self.file.as_ref()])
+            .flatten()
+        {
+            if !all.contains(address) {
+                all.push(address.clone());
+            }
+        }
+        all
+    }
+
+    /// Whether it is worth dialling.
+    fn is_wanted(&self) -> bool {
+        let lately = |(_, at): &(String, Instant)| at.elapsed() < INTRODUCED;
+        self.file.is_some() || self.catalog.is_some() || self.heard.as_ref().is_some_and(lately)
+    }
+}
+
+/// Another node.
+#[derive(Debug, Default)]
+struct Peer {
+    addresses: Mutex<Addresses>,
+    /// Connections that wait for work.
+    kept: Mutex<Vec<FrameStream>>,
+    /// It failed to take or give bytes in time and has not been heard of since.
+    suspect: AtomicBool,
+}
+
 /// Where peers listen, who we are, and the connections that wait for work.
+///
+/// Who is dialled follows the configuration file, the catalog, and what nodes say of themselves: a changed address is
+/// taken over without a restart, and what one source has wrong another may know.
 #[derive(Debug)]
 pub struct Peers {
     node: NodeId,
     secret: Secret,
     cluster: RwLock<Option<ClusterId>>,
-    addresses: Vec<(NodeId, String)>,
-    kept: Vec<Mutex<Vec<FrameStream>>>,
-    /// Peers that failed to take or give bytes in time and have not been heard of since.
-    suspects: Vec<AtomicBool>,
+    /// At most [`NODES`] of them.
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     stall: Duration,
 }
 
 impl Peers {
-    /// The members of the configuration other than `node`, with the `host:port` of their peer doors. `stall` bounds one read or write while bytes flow.
+    /// The members of the configuration other than `node`, with the `host:port` of their peer doors; they are dialled nowhere else when these are `fixed`. `stall` bounds one read or write while bytes flow.
     pub fn new(
         node: NodeId,
         secret: Secret,
         addresses: Vec<(NodeId, String)>,
+        fixed: bool,
         stall: Duration,
     ) -> Self {
-        let kept = addresses.iter().map(|_| Mutex::new(Vec::new())).collect();
-        let suspects = addresses.iter().map(|_| AtomicBool::new(false)).collect();
+        let peer = |(node, address)| {
+            let addresses = Addresses {
+                file: Some(address),
+                fixed,
+                ..Addresses::default()
+            };
+            let peer = Peer {
+                addresses: Mutex::new(addresses),
+                ..Peer::default()
+            };
+            (node, Arc::new(peer))
+        };
         Self {
             node,
             secret,
             cluster: RwLock::new(None),
-            addresses,
-            kept,
-            suspects,
+            peers: RwLock::new(addresses.into_iter().map(peer).collect()),
             stall,
         }
     }
 
-    /// The other members.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.addresses.iter().map(|(node, _)| *node)
+    /// The other nodes that are worth a link.
+    pub fn wanted(&self) -> Vec<NodeId> {
+        let peers = self.peers.read();
+        let wanted = peers
+            .iter()
+            .filter(|(_, peer)| peer.addresses.lock().is_wanted());
+        wanted.map(|(node, _)| *node).collect()
+    }
+
+    /// The members by the catalog, all of them, with their addresses.
+    pub fn listed(&self, members: &[(NodeId, String)]) {
+        for (node, address) in members {
+            self.learn(*node, |addresses| {
+                if addresses.catalog.as_ref() != Some(address) {
+                    addresses.catalog = Some(address.clone());
+                    addresses.good = None;
+                }
+            });
+        }
+        let is_listed = |node: NodeId| members.iter().any(|(member, _)| *member == node);
+        for (node, peer) in self.peers.read().iter() {
+            if !is_listed(*node) {
+                peer.addresses.lock().catalog = None;
+            }
+        }
+        self.peers
+            .write()
+            .retain(|_, peer| peer.addresses.lock().is_wanted());
+    }
+
+    /// A node, or a member that knows it, says where it is reached now.
+    pub fn introduced(&self, node: NodeId, address: &str) {
+        if address.is_empty() || address.len() > ADDRESS_BYTES {
+            return;
+        }
+        self.learn(node, |addresses| {
+            if addresses
+                .heard
+                .as_ref()
+                .is_none_or(|(old, _)| old != address)
+            {
+                addresses.good = None;
+            }
+            addresses.heard = Some((address.to_owned(), Instant::now()));
+        });
+    }
+
+    fn learn(&self, node: NodeId, change: impl FnOnce(&mut Addresses)) {
+        if node == self.node || node.0 >= NODES {
+            return;
+        }
+        let peer = self.peers.read().get(&node).map(Arc::clone);
+        let peer = peer.unwrap_or_else(|| Arc::clone(self.peers.write().entry(node).or_default()));
+        change(&mut peer.addresses.lock());
+    }
+
+    fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.peers.read().get(&node).map(Arc::clone)
+    }
+
+    fn known(&self, node: NodeId) -> io::Result<Arc<Peer>> {
+        self.peer(node)
+            .ok_or_else(|| io::Error::other(format!("nobody knows where node {node} is")))
     }
 
     /// The cluster is known from now on.
     pub fn set_cluster(&self, cluster: ClusterId) {
         *self.cluster.write() = Some(cluster);
+    }
+
+    /// A node proved that it belongs to another cluster: if that one was made from ours by force, ours is over.
+    pub fn meet(&self, events: &Sender<Event>, by: NodeId, cluster: ClusterId) {
+        if self.cluster.read().is_some_and(|own| cluster.succeeds(own)) {
+            let _ = events.send(Event::Superseded { by, cluster });
+        }
     }
 
     /// Who we are, for a handshake.
@@ -79,76 +217,85 @@ impl Peers {
     /// The peer took or gave no bytes in time: until it is heard of again it is asked last, and for nothing new. A
     /// process that hangs keeps its connections, so that every request would wait for it in turn.
     pub fn suspect(&self, node: NodeId) {
-        if let Ok(position) = self.position(node) {
-            self.suspects[position].store(true, Ordering::Relaxed);
+        if let Some(peer) = self.peer(node) {
+            peer.suspect.store(true, Ordering::Relaxed);
         }
     }
 
     /// The peer has sent something.
     pub fn heard_of(&self, node: NodeId) {
-        if let Ok(position) = self.position(node)
-            && self.suspects[position].load(Ordering::Relaxed)
+        if let Some(peer) = self.peer(node)
+            && peer.suspect.load(Ordering::Relaxed)
         {
-            self.suspects[position].store(false, Ordering::Relaxed);
+            peer.suspect.store(false, Ordering::Relaxed);
         }
     }
 
     /// See [`Peers::suspect`].
     pub fn is_suspect(&self, node: NodeId) -> bool {
-        self.position(node)
-            .is_ok_and(|position| self.suspects[position].load(Ordering::Relaxed))
+        self.peer(node)
+            .is_some_and(|peer| peer.suspect.load(Ordering::Relaxed))
     }
 
-    fn position(&self, node: NodeId) -> io::Result<usize> {
-        self.addresses
-            .iter()
-            .position(|(other, _)| *other == node)
-            .ok_or_else(|| io::Error::other(format!("node {node} is not in the configuration")))
-    }
-
-    /// A new connection, authenticated.
+    /// A new connection, authenticated. A control connection tries every address that is known, one for bytes the likeliest.
     pub fn dial(&self, node: NodeId, role: Role) -> io::Result<FrameStream> {
-        let address = &self.addresses[self.position(node)?].1;
         // Who waits for bytes gives a peer that does not answer no more time than one that takes none.
         let patience = match role {
             Role::Bulk => handshake::PATIENCE.min(self.stall),
-            Role::Control => handshake::PATIENCE,
+            Role::Control | Role::Admin => handshake::PATIENCE,
         };
-        let socket = connect(address, CONNECT.min(patience))?;
-        handshake::dial(socket, &self.identity(), node, role, patience)
+        self.dial_within(node, role, patience)
+    }
+
+    fn dial_within(&self, node: NodeId, role: Role, patience: Duration) -> io::Result<FrameStream> {
+        let peer = self.known(node)?;
+        let attempts = match role {
+            Role::Bulk => 1,
+            Role::Control | Role::Admin => usize::MAX,
+        };
+        let candidates = peer.addresses.lock().candidates();
+        let mut first = None;
+        for address in candidates.into_iter().take(attempts) {
+            let dialled = connect(&address, CONNECT.min(patience))
+                .and_then(|socket| handshake::dial(socket, &self.identity(), node, role, patience));
+            match dialled {
+                Ok(stream) => {
+                    peer.addresses.lock().good = Some(address);
+                    return Ok(stream);
+                }
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| io::Error::other(format!("node {node} has no address"))))
     }
 
     /// A bulk connection: a kept one that is still good, or a new one. Give it back with [`Lent::keep`] when its last request was answered.
     pub fn lend(self: &Arc<Self>, node: NodeId) -> io::Result<Lent> {
-        let position = self.position(node)?;
+        self.lend_within(node, self.stall)
+    }
+
+    /// As [`Peers::lend`], with so much time to reach the peer and for each read from it, where there is somebody else to ask.
+    pub fn lend_within(self: &Arc<Self>, node: NodeId, patience: Duration) -> io::Result<Lent> {
+        let patience = patience.min(self.stall);
+        let peer = self.known(node)?;
         loop {
-            let Some(mut stream) = self.kept[position].lock().pop() else {
+            let Some(mut stream) = peer.kept.lock().pop() else {
                 break;
             };
             if stream.is_quiet() {
-                stream.set_timeouts(self.stall, self.stall)?;
-                return Ok(Lent {
-                    stream,
-                    peers: Arc::clone(self),
-                    position,
-                    node,
-                });
+                stream.set_timeouts(patience, self.stall)?;
+                return Ok(Lent { stream, peer, node });
             }
         }
-        let mut stream = self.dial(node, Role::Bulk)?;
-        stream.set_timeouts(self.stall, self.stall)?;
-        Ok(Lent {
-            stream,
-            peers: Arc::clone(self),
-            position,
-            node,
-        })
+        let mut stream = self.dial_within(node, Role::Bulk, handshake::PATIENCE.min(patience))?;
+        stream.set_timeouts(patience, self.stall)?;
+        Ok(Lent { stream, peer, node })
     }
 
     /// Forgets the kept connections to a peer that went away.
     pub fn forget(&self, node: NodeId) {
-        if let Ok(position) = self.position(node) {
-            self.kept[position].lock().clear();
+        if let Some(peer) = self.peer(node) {
+            peer.kept.lock().clear();
         }
     }
 }
@@ -158,8 +305,7 @@ impl Peers {
 pub struct Lent {
     /// The connection.
     pub stream: FrameStream,
-    peers: Arc<Peers>,
-    position: usize,
+    peer: Arc<Peer>,
     /// Who is on the other end.
     pub node: NodeId,
 }
@@ -167,15 +313,9 @@ pub struct Lent {
 impl Lent {
     /// Nothing is under way on it: it may serve the next.
     pub fn keep(self) {
-        let Self {
-            stream,
-            peers,
-            position,
-            ..
-        } = self;
-        let mut kept = peers.kept[position].lock();
+        let mut kept = self.peer.kept.lock();
         if kept.len() < KEPT {
-            kept.push(stream);
+            kept.push(self.stream);
         }
     }
 }
@@ -207,4 +347,54 @@ pub fn tune(socket: &TcpStream) -> io::Result<()> {
             .with_retries(3),
     )?;
     socket.set_tcp_user_timeout(Some(Duration::from_secs(20)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers() -> Peers {
+        let file = vec![(NodeId(1), "one:1".to_owned())];
+        Peers::new(NodeId(0), Secret(Vec::new()), file, false, CONNECT)
+    }
+
+    fn candidates(peers: &Peers, node: u16) -> Vec<String> {
+        let peer = peers.peer(NodeId(node));
+        peer.map_or_else(Vec::new, |peer| peer.addresses.lock().candidates())
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_goes_before_the_catalog_and_that_before_the_file() {
+        let peers = peers();
+        peers.listed(&[(NodeId(1), "one:2".to_owned())]);
+        assert_eq!(candidates(&peers, 1), ["one:2", "one:1"]);
+        peers.introduced(NodeId(1), "one:3");
+        assert_eq!(candidates(&peers, 1), ["one:3", "one:2", "one:1"]);
+        peers.peer(NodeId(1)).unwrap().addresses.lock().good = Some("one:1".to_owned());
+        assert_eq!(candidates(&peers, 1), ["one:1", "one:3", "one:2"]);
+        // A newer word is tried first.
+        peers.introduced(NodeId(1), "one:4");
+        assert_eq!(candidates(&peers, 1), ["one:4", "one:2", "one:1"]);
+    }
+
+    #[test]
+    fn who_leaves_the_catalog_is_dialled_no_more_unless_the_file_has_it() {
+        let peers = peers();
+        let members = [1, 2].map(|id| (NodeId(id), format!("host:{id}")));
+        peers.listed(&members);
+        assert_eq!(peers.wanted(), [NodeId(1), NodeId(2)]);
+        peers.listed(&[]);
+        assert_eq!(peers.wanted(), [NodeId(1)]);
+        peers.introduced(NodeId(3), "three:1");
+        assert_eq!(peers.wanted(), [NodeId(1), NodeId(3)]);
+    }
+
+    #[test]
+    fn this_node_and_numbers_that_no_node_has_are_never_dialled() {
+        let peers = peers();
+        peers.introduced(NodeId(0), "self:1");
+        peers.introduced(NodeId(NODES), "far:1");
+        peers.introduced(NodeId(2), "");
+        assert_eq!(peers.wanted(), [NodeId(1)]);
+    }
 }

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use crate::base::digest::Sha256;
 use crate::base::id::{DirId, OperationId};
 use crate::core::catalog::query;
+use crate::engine::examine::{self, Examined, examine, lost_dirs, set_aside};
 use crate::engine::shared::Engine;
 use crate::engine::verbs::Failure;
-use crate::store::objects::{ObjectStat, StoreError};
+use crate::store::objects::{ObjectStat, StoreError, Verdict};
 use crate::wire::command::{Code, Operation};
 use crate::wire::record::{Copy, ObjectRecord};
 
@@ -43,6 +44,11 @@ impl Candidates {
         } else {
             self.overflowed.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the object is a candidate already.
+    pub fn knows(&self, sha256: &Sha256) -> bool {
+        self.since.lock().contains_key(sha256)
     }
 
     /// An upload of this node came to nothing, or its fate is not known: to be abandoned (rule R5), so that every node may let go of it.
@@ -177,52 +183,14 @@ fn disown(engine: &Arc<Engine>) {
 
 /// Drops the copies of one object that are counted here and are not here, or not whole; how many.
 fn disown_one(engine: &Arc<Engine>, sha256: Sha256) -> Result<usize, Failure> {
-    let known = query::object(&engine.catalog()?, &sha256).map_err(super::shared::tables_failed)?;
-    let Some(object) = known else { return Ok(0) };
-    if engine.pins.is_pinned(&sha256) {
-        // Bytes for it are just coming in: what is bad now may be good then.
-        engine.candidates.lost(sha256);
-        return Ok(0);
-    }
-    let lost = lost_dirs(engine);
-    // What cannot be said now (descriptors used up) is no loss: it is looked at again.
-    let whole = |copy: &Copy| -> Result<bool, StoreError> {
-        Ok(lies_here(engine, &sha256, &object, copy, &lost)?
-            && engine.objects.verify(&sha256, copy.dir)?)
-    };
-    let mut dropped = 0;
-    for copy in &object.copies {
-        let copy = *copy;
-        if copy.node != engine.node()
-            || whole(&copy).map_err(|error| Failure::refused(Code::Internal, error.to_string()))?
-        {
-            continue;
+    match examine(engine, sha256, &mut |_| !engine.is_stopping())? {
+        Examined::NotHere | Examined::Whole => Ok(0),
+        Examined::Later => {
+            engine.candidates.lost(sha256);
+            Ok(0)
         }
-        match engine.commit(Operation::DropCopy {
-            sha256,
-            copy,
-            others: 0,
-        }) {
-            Ok(_) => {
-                dropped += 1;
-            }
-            Err(Failure::Refused {
-                code: Code::NotFound,
-                ..
-            }) => {}
-            Err(failure) => return Err(failure),
-        }
+        Examined::Bad(dropped) => Ok(dropped),
     }
-    Ok(dropped)
-}
-
-/// Directories that cannot be read any more: no copy in them counts.
-fn lost_dirs(engine: &Engine) -> Vec<DirId> {
-    let dirs = engine.objects.dirs();
-    dirs.iter()
-        .filter(|dir| dir.lost)
-        .map(|dir| dir.id)
-        .collect()
 }
 
 /// Whether a copy counted here is where it should be, by name and size.
@@ -412,13 +380,8 @@ fn judge_one(engine: &Arc<Engine>, sha256: Sha256, stat: &ObjectStat) -> Result<
 /// Removes what lies in one directory unless the catalog counts it or an upload holds it: the last look, under the
 /// object's lock, at the moment of unlinking.
 fn remove(engine: &Arc<Engine>, sha256: Sha256, copy: Copy) -> bool {
-    let removed = engine.objects.remove(&sha256, Some(copy.dir), || {
-        !engine.pins.is_pinned(&sha256)
-            && matches!(
-                query::object(&engine.tables, &sha256),
-                Ok(known) if known.as_ref().is_none_or(|object| !object.copies.contains(&copy))
-            )
-    });
+    let guard = || examine::uncounted(engine, sha256, copy);
+    let removed = engine.objects.remove(&sha256, Some(copy.dir), guard);
     removed.unwrap_or_else(|error| {
         log::warn!(target: "momo::collect", "{sha256}: {error}");
         false
@@ -427,8 +390,11 @@ fn remove(engine: &Arc<Engine>, sha256: Sha256, copy: Copy) -> bool {
 
 /// A copy that lies here uncounted while one is wanted: read it through, and count it if it is whole.
 fn adopt(engine: &Arc<Engine>, sha256: Sha256, size: u64, copy: Copy) -> Result<(), Failure> {
-    match engine.objects.verify(&sha256, copy.dir) {
-        Ok(true) => {
+    let verdict = engine
+        .objects
+        .examine(&sha256, copy.dir, size, &mut |_| !engine.is_stopping());
+    match verdict {
+        Ok(Verdict::Whole) => {
             engine.commit(Operation::AddCopy { sha256, size, copy })?;
             engine
                 .visible
@@ -437,12 +403,16 @@ fn adopt(engine: &Arc<Engine>, sha256: Sha256, size: u64, copy: Copy) -> Result<
             log::info!(target: "momo::adopted", "{sha256}: a copy that lay here uncounted");
             Ok(())
         }
-        Ok(false) => {
-            if remove(engine, sha256, copy) {
-                log::info!(target: "momo::collected", "{sha256}: a copy that is not whole");
-            }
+        Ok(
+            Verdict::Length { identity, .. }
+            | Verdict::Bytes { identity }
+            | Verdict::Unreadable { identity, .. },
+        ) => {
+            // Nobody counts it, but there may be nothing better: it is not thrown away.
+            set_aside(engine, sha256, copy, identity);
             Ok(())
         }
+        Ok(Verdict::Missing | Verdict::Stopped) => Ok(()),
         Err(error) => Err(Failure::refused(Code::Internal, error.to_string())),
     }
 }

@@ -84,7 +84,8 @@ impl Handle {
             text_address: engine
                 .settings
                 .member(record.id)
-                .map_or_else(String::new, |member| member.text.clone()),
+                // Who is not in this file serves every door on one address, unless it says otherwise in its own.
+                .map_or_else(|| record.address.clone(), |member| member.text.clone()),
             alive: engine.is_up(record.id) && (record.alive || record.id == engine.node()),
             role: role.to_owned(),
             administrative: administrative.to_owned(),
@@ -143,7 +144,7 @@ impl Verbs for Handle {
         let stale = !self.0.fresh();
         let catalog = self.0.catalog()?;
         let Some(record) = query::file(&catalog, path).map_err(tables_failed)? else {
-            return Err(Failure::refused(Code::NotFound, "file not found"));
+            return Err(content::absent(stale));
         };
         let mut holders = Vec::with_capacity(record.parts.len());
         for part in &record.parts {

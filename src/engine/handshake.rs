@@ -8,6 +8,9 @@
 //! ```
 //! The transcript is every byte of the first two lines except the MACs, so both nonces, both ids, both cluster ids and the role are proved.
 //! It protects the handshake, not the stream.
+//!
+//! An operator's command line knows the secret and is no node: it dials as [`OPERATOR`] in the role of [`Role::Admin`],
+//! to [`OPERATOR`] as well, which stands for whichever node listens there.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -22,6 +25,9 @@ use crate::wire::peer::MAGIC;
 
 /// Time to authenticate.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who an operator's command line is in a handshake, and whom it dials: a number no node has.
+pub const OPERATOR: NodeId = NodeId(u16::MAX);
 
 /// The cluster's shared secret. Empty where every address is loopback and no file was given.
 #[derive(Clone)]
@@ -40,6 +46,27 @@ pub enum Role {
     Control,
     /// Requests and answers.
     Bulk,
+    /// An operator's requests (rule R21), and their answers.
+    Admin,
+}
+
+impl Role {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Control => 1,
+            Self::Bulk => 2,
+            Self::Admin => 3,
+        }
+    }
+
+    const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Control),
+            2 => Some(Self::Bulk),
+            3 => Some(Self::Admin),
+            _ => None,
+        }
+    }
 }
 
 /// One side of a handshake.
@@ -79,13 +106,35 @@ fn cluster_bytes(cluster: Option<ClusterId>) -> [u8; 16] {
     cluster.map_or([0; 16], |id| id.0.to_be_bytes())
 }
 
-fn same_cluster(ours: Option<ClusterId>, theirs: [u8; 16]) -> io::Result<()> {
-    let theirs = u128::from_be_bytes(theirs);
+/// It proved that it knows the secret, and belongs to another cluster.
+#[derive(Clone, Copy, Debug)]
+struct OtherCluster {
+    node: NodeId,
+    cluster: ClusterId,
+}
+
+impl std::fmt::Display for OtherCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { node, cluster } = self;
+        write!(f, "node {node} belongs to another cluster, {cluster}")
+    }
+}
+
+impl std::error::Error for OtherCluster {}
+
+/// The cluster that the other side belongs to, when that is why a handshake failed; proved by the secret. And which node it is.
+pub fn other_cluster(error: &io::Error) -> Option<(NodeId, ClusterId)> {
+    let other = error.get_ref()?.downcast_ref::<OtherCluster>()?;
+    Some((other.node, other.cluster))
+}
+
+fn same_cluster(ours: Option<ClusterId>, node: NodeId, theirs: [u8; 16]) -> io::Result<()> {
+    let cluster = ClusterId(u128::from_be_bytes(theirs));
     match ours {
-        Some(id) if theirs != 0 && theirs != id.0 => Err(refused(format!(
-            "it belongs to another cluster, {}",
-            ClusterId(theirs)
-        ))),
+        Some(id) if cluster.0 != 0 && cluster != id => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            OtherCluster { node, cluster },
+        )),
         _ => Ok(()),
     }
 }
@@ -98,12 +147,34 @@ pub fn dial(
     role: Role,
     patience: Duration,
 ) -> io::Result<FrameStream> {
+    dial_any(socket, us, to, role, patience).map(|(stream, _)| stream)
+}
+
+/// Proves to whichever node listens there that an operator calls who knows the secret; which node it is. Each answer may
+/// take `patience`.
+pub fn dial_as_operator(
+    socket: TcpStream,
+    secret: Secret,
+    patience: Duration,
+) -> io::Result<(FrameStream, NodeId)> {
+    let us = Identity {
+        node: OPERATOR,
+        cluster: None,
+        secret,
+    };
+    dial_any(socket, &us, OPERATOR, Role::Admin, patience)
+}
+
+fn dial_any(
+    socket: TcpStream,
+    us: &Identity,
+    to: NodeId,
+    role: Role,
+    patience: Duration,
+) -> io::Result<(FrameStream, NodeId)> {
     let mut hello = Vec::with_capacity(HELLO);
     hello.extend_from_slice(&MAGIC);
-    hello.push(match role {
-        Role::Control => 1,
-        Role::Bulk => 2,
-    });
+    hello.push(role.byte());
     hello.extend_from_slice(&us.node.key());
     hello.extend_from_slice(&to.key());
     hello.extend_from_slice(&cluster_bytes(us.cluster));
@@ -122,15 +193,13 @@ pub fn dial(
         .verify_slice(&proof)
         .map_err(|_| refused("it does not know the cluster's secret".to_owned()))?;
     let [high, low, rest @ ..] = answer;
-    if NodeId(u16::from_be_bytes([high, low])) != to {
-        return Err(refused(format!(
-            "it is node {}",
-            u16::from_be_bytes([high, low])
-        )));
+    let answered = NodeId(u16::from_be_bytes([high, low]));
+    if answered != to && to != OPERATOR {
+        return Err(refused(format!("it is node {answered}")));
     }
     let mut theirs = [0; 16];
     theirs.copy_from_slice(&rest[..16]);
-    same_cluster(us.cluster, theirs)?;
+    same_cluster(us.cluster, answered, theirs)?;
     let ours: [u8; 32] = mac(&us.secret, b"dialler", &hello, &answer)
         .finalize()
         .into_bytes()
@@ -138,7 +207,7 @@ pub fn dial(
     input.get_mut().write_all(&ours)?;
     let mut last = [0];
     input.read_exact(&mut last)?;
-    Ok(FrameStream::new(input))
+    Ok((FrameStream::new(input), answered))
 }
 
 fn read_until(
@@ -179,15 +248,8 @@ pub fn accept(
     if magic != MAGIC {
         return Err(refused("it speaks another protocol".to_owned()));
     }
-    let role = match role {
-        1 => Role::Control,
-        2 => Role::Bulk,
-        _ => {
-            return Err(refused(
-                "it wants a connection of an unknown kind".to_owned(),
-            ));
-        }
-    };
+    let role = Role::of(role)
+        .ok_or_else(|| refused("it wants a connection of an unknown kind".to_owned()))?;
     let from = NodeId(u16::from_be_bytes([from_high, from_low]));
     let to = NodeId(u16::from_be_bytes([to_high, to_low]));
 
@@ -199,21 +261,24 @@ pub fn accept(
         .finalize()
         .into_bytes()
         .into();
-    let expected = mac(&us.secret, b"dialler", &hello, &answer);
+    let owed = mac(&us.secret, b"dialler", &hello, &answer);
     answer.extend_from_slice(&ours);
     input.get_mut().write_all(&answer)?;
 
     let mut proof = [0; 32];
     read_until(&mut input, &mut proof, deadline)?;
-    expected
-        .verify_slice(&proof)
+    owed.verify_slice(&proof)
         .map_err(|_| refused("it does not know the cluster's secret".to_owned()))?;
-    if to != us.node || from == us.node {
+    let expected = match role {
+        Role::Admin => to == OPERATOR && from == OPERATOR,
+        Role::Control | Role::Bulk => to == us.node && from != us.node && from != OPERATOR,
+    };
+    if !expected {
         return Err(refused(format!("node {from} took this node for node {to}")));
     }
     let mut theirs = [0; 16];
     theirs.copy_from_slice(&hello[13..29]);
-    same_cluster(us.cluster, theirs)?;
+    same_cluster(us.cluster, from, theirs)?;
     input.get_mut().write_all(&[1])?;
     Ok((FrameStream::new(input), from, role))
 }
@@ -282,6 +347,34 @@ mod tests {
         assert!(error.is_err());
         assert!(began.elapsed() < Duration::from_secs(2));
         dripping.join().unwrap();
+    }
+
+    #[test]
+    fn an_operator_who_knows_the_secret_learns_which_node_answers_and_no_node_passes_for_one() {
+        let call = |secret: &'static str, node: &'static str| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let other = thread::spawn(move || {
+                let (socket, _) = listener.accept().unwrap();
+                let input = BufReader::new(SharedSocket::new(Arc::new(socket), Vec::new()));
+                accept(input, &identity(2, node, Some(7)), PATIENCE)
+                    .map(|(_, from, role)| (from, role))
+            });
+            let secret = Secret(secret.as_bytes().to_vec());
+            let ours = dial_as_operator(socket, secret, PATIENCE).map(|(_, node)| node);
+            (ours, other.join().unwrap())
+        };
+        let (ours, theirs) = call("s", "s");
+        assert_eq!(ours.unwrap(), NodeId(2));
+        assert_eq!(theirs.unwrap(), (OPERATOR, Role::Admin));
+        let (ours, theirs) = call("wrong", "s");
+        assert!(ours.is_err() && theirs.is_err());
+        let (ours, theirs) = shake(
+            &identity(OPERATOR.0, "s", None),
+            2,
+            identity(2, "s", Some(7)),
+        );
+        assert!(ours.is_err() && theirs.is_err());
     }
 
     #[test]

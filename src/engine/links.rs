@@ -1,12 +1,14 @@
 //! One outgoing control link per peer: a thread that dials, proves itself, and sends the core's messages in batches.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, TrySendError};
+use parking_lot::RwLock;
 
 use crate::base::id::NodeId;
 use crate::base::limit::LINK_QUEUE;
@@ -14,7 +16,7 @@ use crate::base::random::Random;
 use crate::core::node::{Event, LinkState};
 use crate::engine::bulk::Peers;
 use crate::engine::frame::FrameStream;
-use crate::engine::handshake::Role;
+use crate::engine::handshake::{self, Role};
 use crate::engine::queue::{Receiver, Sender, bounded};
 use crate::wire::peer::Message;
 
@@ -29,14 +31,31 @@ const WRITE: Duration = Duration::from_secs(3);
 /// Messages sent in one write at most.
 const BATCH: usize = 64;
 
+/// Refusals in a row that are told: a loss and one of them, or two of them, are taken for the end of a process.
+const REFUSALS: u32 = 2;
+
+/// Whether an attempt ended because no process listens there.
+fn refused(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset
+    )
+}
+
 struct Link {
     queue: Sender<Message>,
     up: Arc<AtomicBool>,
+    /// Nobody wants it any more.
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
 }
 
-/// The outgoing links of this node.
+/// The outgoing links of this node: one to everyone that [`Peers::wanted`] names.
 pub struct Links {
-    links: BTreeMap<NodeId, Link>,
+    links: RwLock<BTreeMap<NodeId, Link>>,
+    peers: Arc<Peers>,
+    events: Sender<Event>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Links {
@@ -46,30 +65,62 @@ impl Links {
         events: &Sender<Event>,
         stopping: &Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        let mut links = BTreeMap::new();
-        for node in peers.nodes() {
-            let (queue, messages) = bounded(LINK_QUEUE);
-            let up = Arc::new(AtomicBool::new(false));
-            let runner = Runner {
-                node,
-                peers: Arc::clone(peers),
-                messages,
-                events: events.clone(),
-                up: Arc::clone(&up),
-                stopping: Arc::clone(stopping),
-            };
-            thread::Builder::new()
-                .name(format!("link-{node}"))
-                .stack_size(256 * 1024)
-                .spawn(move || runner.run())?;
-            links.insert(node, Link { queue, up });
+        let links = Self {
+            links: RwLock::new(BTreeMap::new()),
+            peers: Arc::clone(peers),
+            events: events.clone(),
+            stopping: Arc::clone(stopping),
+        };
+        links.follow()?;
+        Ok(links)
+    }
+
+    /// Starts the links that are wanted and missing, and ends those that are not wanted any more.
+    pub fn follow(&self) -> std::io::Result<()> {
+        let wanted = self.peers.wanted();
+        let mut links = self.links.write();
+        // One that ends is there until its last word was said: a new one to the same node must not be taken for it.
+        links.retain(|_, link| !link.thread.is_finished());
+        for (node, link) in links.iter() {
+            if !wanted.contains(node) {
+                link.ended.store(true, Ordering::Release);
+            }
         }
-        Ok(Self { links })
+        for node in wanted {
+            if let Entry::Vacant(vacant) = links.entry(node) {
+                vacant.insert(self.start_one(node)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_one(&self, node: NodeId) -> std::io::Result<Link> {
+        let (queue, messages) = bounded(LINK_QUEUE);
+        let [up, ended] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let runner = Runner {
+            node,
+            peers: Arc::clone(&self.peers),
+            messages,
+            events: self.events.clone(),
+            up: Arc::clone(&up),
+            ended: Arc::clone(&ended),
+            stopping: Arc::clone(&self.stopping),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("link-{node}"))
+            .stack_size(256 * 1024)
+            .spawn(move || runner.run())?;
+        Ok(Link {
+            queue,
+            up,
+            ended,
+            thread,
+        })
     }
 
     /// Hands a message to the peer's link. Dropped when the link is down or its queue full: the core repeats what matters.
     pub fn send(&self, to: NodeId, message: Message) {
-        if let Some(link) = self.links.get(&to)
+        if let Some(link) = self.links.read().get(&to)
             && link.up.load(Ordering::Acquire)
             && let Err(TrySendError::Full(_)) = link.queue.try_send(message)
         {
@@ -80,6 +131,7 @@ impl Links {
     /// Whether the link to a peer is up.
     pub fn is_up(&self, node: NodeId) -> bool {
         self.links
+            .read()
             .get(&node)
             .is_some_and(|link| link.up.load(Ordering::Acquire))
     }
@@ -91,29 +143,44 @@ struct Runner {
     messages: Receiver<Message>,
     events: Sender<Event>,
     up: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
 }
 
 impl Runner {
+    fn is_over(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire)
+    }
+
     fn run(self) {
         let mut random = Random::new(crate::engine::clock::wall().0 ^ u64::from(self.node.0));
         let mut wait = SHORTEST;
         let mut complained = false;
-        while !self.stopping.load(Ordering::Acquire) {
+        let mut refusals = 0;
+        while !self.is_over() {
             match self.peers.dial(self.node, Role::Control) {
                 Ok(stream) => {
                     wait = SHORTEST;
                     complained = false;
+                    refusals = 0;
                     while self.messages.try_recv().is_some() {}
                     self.report(LinkState::Up);
                     let why = self.carry(stream);
                     self.peers.forget(self.node);
                     self.report(LinkState::Down);
-                    if !self.stopping.load(Ordering::Acquire) {
+                    if !self.is_over() {
                         log::info!(target: "momo::link_down", "link to node {} lost: {why}", self.node);
                     }
                 }
                 Err(error) => {
+                    // Nobody listens where the node should: the detector is told at once, and once more, which settles it.
+                    if refused(&error) && refusals < REFUSALS {
+                        refusals += 1;
+                        self.report(LinkState::Down);
+                    }
+                    if let Some((node, cluster)) = handshake::other_cluster(&error) {
+                        self.peers.meet(&self.events, node, cluster);
+                    }
                     // A stranger at the address is worth a word each time the reason is new; a node that is down is not.
                     if !complained && error.kind() == std::io::ErrorKind::PermissionDenied {
                         log::warn!(target: "momo::link_refused", "node {}: {error}", self.node);
@@ -130,7 +197,7 @@ impl Runner {
     /// Waits, dropping what is sent meanwhile, and ends early when the node stops.
     fn pause(&self, wait: Duration) {
         let end = std::time::Instant::now() + wait;
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.is_over() {
             let left = end.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() {
                 return;
@@ -154,7 +221,7 @@ impl Runner {
         if let Err(error) = stream.set_timeouts(WRITE, WRITE) {
             return error.to_string();
         }
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.is_over() {
             let first = match self.messages.recv_timeout(LOOK) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -176,6 +243,6 @@ impl Runner {
                 return error.to_string();
             }
         }
-        "this node stops".to_owned()
+        "not wanted any more".to_owned()
     }
 }

@@ -11,12 +11,15 @@ use crate::core::catalog::query;
 use crate::core::mode::{Controller, Decision, Thresholds};
 use crate::core::node::{Event, Role};
 use crate::engine::clock;
+use crate::engine::drives::Drives;
 use crate::engine::shared::Engine;
 use crate::wire::command::Operation;
 use crate::wire::peer::Figures;
 
 /// How often the threads look whether the node stops.
 const LOOK: Duration = Duration::from_millis(200);
+/// Shortest time between two looks at the load for heartbeats.
+const GAUGE: Duration = Duration::from_secs(1);
 /// How long the driver's queue may be full.
 const DRIVER_FULL: Duration = Duration::from_secs(1);
 
@@ -34,18 +37,56 @@ fn until(engine: &Engine, next: Instant) -> bool {
 
 /// The heartbeat thread: this node's figures, every interval.
 pub fn beat(engine: &Arc<Engine>) {
+    let mut gauge = Gauge::new(engine);
     let mut next = Instant::now();
     while until(engine, next) {
         next += engine.settings.heartbeat_interval;
         next = next.max(Instant::now());
-        let figures = figures(engine);
+        gauge.look();
+        let figures = figures(engine, &gauge.load);
         engine.tell(Event::Sampled { figures }, DRIVER_FULL);
     }
 }
 
-fn figures(engine: &Engine) -> Figures {
+/// The load that the heartbeats tell.
+struct Gauge {
+    sampler: Option<Sampler>,
+    drives: Drives,
+    /// When it was last looked at.
+    at: Instant,
+    load: Figures,
+}
+
+impl Gauge {
+    fn new(engine: &Engine) -> Self {
+        let mut drives = Drives::new(&engine.settings.data, engine.settings.drive.as_deref());
+        drives.busy();
+        Self {
+            // The other sampler says when it cannot be had.
+            sampler: Sampler::new().ok(),
+            drives,
+            at: Instant::now(),
+            load: Figures::default(),
+        }
+    }
+
+    /// Looks again, unless that was too short a time ago to say anything.
+    fn look(&mut self) {
+        if self.at.elapsed() < GAUGE {
+            return;
+        }
+        self.at = Instant::now();
+        self.load.io_busy = self.drives.busy();
+        if let Some(sampler) = &mut self.sampler {
+            let sample = sampler.look();
+            self.load.cpu_used = sample.cpu_used;
+            self.load.memory_used = sample.memory_used;
+        }
+    }
+}
+
+fn figures(engine: &Engine, load: &Figures) -> Figures {
     let dirs = engine.objects.dirs();
-    let load = engine.load.lock().clone();
     Figures {
         // A directory that takes no new objects counts as full, so that nobody takes it for one that gave no figures.
         total_bytes: dirs.iter().map(|dir| dir.total).sum(),
@@ -58,7 +99,7 @@ fn figures(engine: &Engine) -> Figures {
         jobs: u32::try_from(engine.jobs.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
         applied: engine.report().applied,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..load
+        ..load.clone()
     }
 }
 
@@ -128,11 +169,6 @@ pub fn sample(engine: &Arc<Engine>) {
     while until(engine, next) {
         next = Instant::now() + settings.sample_interval;
         let sample = sampler.look();
-        {
-            let mut load = engine.load.lock();
-            load.cpu_used = sample.cpu_used;
-            load.memory_used = sample.memory_used;
-        }
         let report = engine.report();
         if report.role != Role::Leader {
             continue;

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::base::digest::{EMPTY_SHA256, Md5, Sha256, md5};
 use crate::base::id::{NodeId, OperationId, Version};
+use crate::base::limit::BULK_WAIT;
 use crate::base::path::FilePath;
 use crate::core::catalog::query;
 use crate::core::replication::{self, Candidate, Plan, Reach, View};
 use crate::engine::clock;
 use crate::engine::legs::{Expecting, Key};
+use crate::engine::permits::{BUSY, Purpose};
 use crate::engine::shared::{Committed, Engine, tables_failed};
 use crate::engine::transfer::{self, Digests, Intake, Interrupted, Landed};
 use crate::engine::verbs::{Failure, Kept, Put, Strategy};
@@ -111,26 +113,30 @@ fn plan(engine: &Arc<Engine>, request: &Put) -> Result<(&'static str, Plan), Fai
             format!("unknown strategy '{name}'"),
         ));
     };
-    let nodes = query::nodes(&catalog)
-        .map_err(tables_failed)?
-        .into_iter()
-        .filter(|record| record.stores && record.administrative != Administrative::Dead)
-        .map(|record| Candidate {
-            node: record.id,
-            open: record.administrative == Administrative::Alive && engine.is_well(record.id),
-        })
-        .collect();
-    let view = View {
+    let nodes = query::nodes(&catalog).map_err(tables_failed)?;
+    let view = || View {
         entry: engine.node(),
-        nodes,
+        nodes: nodes
+            .iter()
+            .filter(|record| record.stores && record.administrative != Administrative::Dead)
+            .map(|record| Candidate {
+                node: record.id,
+                open: record.administrative == Administrative::Alive && engine.is_well(record.id),
+            })
+            .collect(),
         replicas: engine.settings.replicas,
         min_copies: engine.settings.min_copies,
         reach,
     };
-    let plan = strategy
-        .plan(&view)
-        .map_err(|refusal| Failure::refused(Code::Unavailable, refusal.to_string()))?;
-    Ok((strategy.name(), plan))
+    loop {
+        match strategy.plan(&view()) {
+            Ok(plan) => return Ok((strategy.name(), plan)),
+            Err(_) if engine.is_meeting() => std::thread::park_timeout(Duration::from_millis(10)),
+            Err(refusal) => {
+                return Err(Failure::refused(Code::Unavailable, refusal.to_string()));
+            }
+        }
+    }
 }
 
 /// One attempt at keeping one file.
@@ -179,11 +185,19 @@ impl Attempt<'_> {
     /// The body, to every node of the plan; synced there and here.
     fn take_in(&self, body: &mut dyn Read) -> Result<(Digests, Landed), Failure> {
         let (plan, size) = (&self.plan, self.request.size);
+        let hops = plan.hops.iter().map(|hop| hop.node);
+        let Some(_permit) = self.engine.permits.take(Purpose::Write, hops, BULK_WAIT) else {
+            return Err(Failure::refused(
+                Code::Unavailable,
+                format!("'{}': {BUSY}", self.request.path),
+            ));
+        };
         let mut intake = Intake::open(self.engine, self.upload, size, plan.local, &plan.hops);
         if intake.is_hopeless() {
             return Err(self.nobody(intake.missed()));
         }
-        let digests = match transfer::receive(&mut intake, body, size, self.request.md5.is_some()) {
+        let with_md5 = self.request.md5.is_some() && !self.leaves_md5_to_another();
+        let digests = match transfer::receive(&mut intake, body, size, with_md5) {
             Ok(digests) => digests,
             Err(Interrupted::Body(error)) => {
                 intake.give_up();
@@ -201,6 +215,11 @@ impl Attempt<'_> {
         }
         self.ended.set(true);
         Ok((digests, intake.finish(digests.sha256)))
+    }
+
+    /// A leg that daemon 0 counts has the SHA-256 of bytes whose MD5 was compared there: hashing MD5 once is enough.
+    fn leaves_md5_to_another(&self) -> bool {
+        self.request.strategy == Strategy::Leg && self.engine.is_well(NodeId(0))
     }
 
     fn nobody(&self, missed: &[Missed]) -> Failure {
@@ -420,9 +439,14 @@ impl Attempt<'_> {
         let Some(copy) = landed.copies.first().copied() else {
             return Err(self.nobody(&landed.missed));
         };
-        if let (Some(md5), true) = (digests.md5, self.engine.is_well(NodeId(0)))
+        let said = self.request.md5;
+        if let (Some(md5), true) = (said, self.engine.is_well(NodeId(0)))
             && let Some(index) = self.report_leg(md5, digests.sha256, copy)
         {
+            let digests = Digests {
+                md5: said,
+                ..digests
+            };
             if !self
                 .engine
                 .wait_applied(index, self.engine.settings.commit_deadline)
@@ -438,7 +462,23 @@ impl Attempt<'_> {
             }
             return Ok(self.kept(digests, Version(index), 1, Mode::PrimarySplay.name()));
         }
+        let digests = match digests.md5 {
+            None if said.is_some() => Digests {
+                md5: Some(self.md5_from_disk(digests.sha256)?),
+                ..digests
+            },
+            _ => digests,
+        };
+        self.compare(digests)?;
         self.finish_alone(digests, &mut landed)
+    }
+
+    /// Of a leg that nobody claimed: what was left to daemon 0 is this node's to find out.
+    fn md5_from_disk(&self, sha256: Sha256) -> Result<Md5, Failure> {
+        transfer::md5_of(self.engine, sha256).map_err(|error| {
+            let path = &self.request.path;
+            Failure::refused(Code::Unavailable, format!("'{path}': {error}"))
+        })
     }
 
     fn finish_alone(&self, digests: Digests, landed: &mut Landed) -> Result<Kept, Failure> {
@@ -473,7 +513,10 @@ impl Attempt<'_> {
             copy: Some(copy),
             upload: self.upload,
         };
-        let asked = self.engine.peers.lend(NodeId(0)).and_then(|mut lent| {
+        // Without one the leg becomes a put of its own.
+        let zero = NodeId(0);
+        let _permit = (self.engine.permits).take(Purpose::Leg, [zero], BULK_WAIT)?;
+        let asked = self.engine.peers.lend(zero).and_then(|mut lent| {
             // The first word comes when an upload there claims the leg, or none did in that time.
             lent.stream
                 .set_read_timeout(self.engine.settings.leg_wait + LEG_SILENCE)?;

@@ -9,12 +9,15 @@ use crate::base::limit::BLOCK_BYTES;
 use crate::base::table::{Table, TableError, Tables};
 use crate::core::catalog;
 use crate::core::node::Event;
+use crate::engine::admin;
 use crate::engine::frame::{FrameStream, SharedSocket};
 use crate::engine::handshake::{self, Role};
 use crate::engine::put;
 use crate::engine::shared::Engine;
 use crate::engine::transfer::{Intake, store_failed};
-use crate::wire::peer::{Answer, BodyEnd, Hop, Kind, Message, Missed, Request};
+use crate::wire::peer::{
+    Answer, BodyEnd, FIND_AT_ONCE, Hop, Kind, Message, Missed, Request, Sought,
+};
 
 /// How often a waiting connection looks whether the node stops.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,16 +36,27 @@ pub fn serve(
     authenticated: impl FnOnce(),
 ) -> io::Result<()> {
     let input = BufReader::with_capacity(16 * 1024, input);
-    let (stream, from, role) = handshake::accept(input, &engine.peers.identity(), patience)?;
+    let accepted = handshake::accept(input, &engine.peers.identity(), patience);
+    if let Err(error) = &accepted
+        && let Some((node, cluster)) = handshake::other_cluster(error)
+    {
+        engine.meet(node, cluster);
+    }
+    let (stream, from, role) = accepted?;
     authenticated();
     match role {
         Role::Control => control(engine, stream, from),
         Role::Bulk => bulk(engine, stream),
+        Role::Admin => admin::serve(engine, stream),
     }
 }
 
 /// Waits for the next frame; false when the peer left, the node stops or `idle` passed.
-fn wait(engine: &Engine, stream: &mut FrameStream, idle: Option<Duration>) -> io::Result<bool> {
+pub(super) fn wait(
+    engine: &Engine,
+    stream: &mut FrameStream,
+    idle: Option<Duration>,
+) -> io::Result<bool> {
     let since = Instant::now();
     stream.set_timeouts(LOOK, PACE)?;
     loop {
@@ -82,6 +96,9 @@ fn control(engine: &Arc<Engine>, mut stream: FrameStream, from: NodeId) -> io::R
             Kind::Control => serde_json::from_slice(&payload)?,
             Kind::Block => return Err(io::ErrorKind::InvalidData.into()),
         };
+        if let Message::Hello(hello) = &message {
+            engine.peers.introduced(from, &hello.address);
+        }
         if !engine.tell(Event::Received { from, message }, DRIVER_FULL) {
             return Err(io::Error::other("this node is too busy"));
         }
@@ -124,10 +141,43 @@ fn bulk(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
                 };
                 stream.send(&answer)?;
             }
+            Request::Find { objects } => {
+                let answer =
+                    find(engine, &objects).unwrap_or_else(|message| Answer::Error { message });
+                stream.send(&answer)?;
+            }
+            Request::Overview => {
+                let answer = match engine.overview() {
+                    Some(overview) => Answer::Overview(overview),
+                    None => Answer::Error {
+                        message: "busy".to_owned(),
+                    },
+                };
+                stream.send(&answer)?;
+            }
             Request::Ping => stream.send(&Answer::Pong)?,
         }
     }
     Ok(())
+}
+
+/// Where objects lie here; those that are asked for in the name of an upload are held for it first.
+pub(super) fn find(engine: &Engine, objects: &[Sought]) -> Result<Answer, String> {
+    if objects.len() > FIND_AT_ONCE {
+        return Err("too many objects at once".to_owned());
+    }
+    let mut found = Vec::with_capacity(objects.len());
+    for Sought { sha256, upload } in objects {
+        if let Some(upload) = upload {
+            engine.pins.pin(*upload, *sha256);
+        }
+        let stats = engine
+            .objects
+            .stats(sha256)
+            .map_err(|error| error.to_string())?;
+        found.push(stats.iter().map(|stat| (stat.dir, stat.size)).collect());
+    }
+    Ok(Answer::Found { objects: found })
 }
 
 /// A hop: writes what comes, passes it on, syncs at the end, answers for itself and those behind it.

@@ -32,10 +32,18 @@ pub struct Settings {
     pub node: NodeId,
     /// All members of the file, this one too, by id.
     pub members: Vec<MemberSettings>,
+    /// Another member's peer door: this node asks there to be made a member, and is not born into a cluster of its own.
+    pub join: Option<String>,
+    /// How long a voter may be dead before a spare takes over its vote.
+    pub membership_grace: Duration,
+    /// Members of the file are dialled at its addresses and nowhere else.
+    pub fixed_addresses: bool,
     /// How many of them vote: 1, 3 or 5.
     pub voters: usize,
     /// Data directories, at least one.
     pub data: Vec<PathBuf>,
+    /// The block device to watch, when the operator named one; otherwise those under the data directories.
+    pub drive: Option<PathBuf>,
     /// Log, tables and facts; the first data directory's `.momo/state` when `None`.
     pub state_dir: Option<PathBuf>,
     /// The cluster's secret.
@@ -80,6 +88,10 @@ pub struct Settings {
     pub leg_wait: Duration,
     /// Grace before unreferenced objects go (rule R6).
     pub garbage_grace: Duration,
+    /// Time in which every copy is read again; zero for not at all.
+    pub scrub_period: Duration,
+    /// Most bytes a second that a scrub reads.
+    pub scrub_bandwidth: u64,
     /// Grace before a dead node's copies are made again.
     pub repair_grace: Duration,
 }

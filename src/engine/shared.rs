@@ -8,33 +8,42 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::base::digest::Sha256;
-use crate::base::id::{Boot, NodeId, OperationId, Ticket};
+use crate::base::id::{Boot, ClusterId, NodeId, OperationId, Ticket};
 use crate::base::table::TableError;
 use crate::base::time::Mono;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Answered, Event, Report};
 use crate::engine::bulk::Peers;
+use crate::engine::census::Census;
 use crate::engine::clock;
 use crate::engine::collector::Candidates;
+use crate::engine::content::Laggards;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
+use crate::engine::permits::Permits;
 use crate::engine::pins::Pins;
 use crate::engine::queue::{Sender, bounded};
+use crate::engine::scrub::Scrub;
 use crate::engine::settings::Settings;
 use crate::engine::verbs::Failure;
 use crate::engine::visible::Visible;
 use crate::store::layout::{DataDirs, StateDir};
 use crate::store::objects::Objects;
 use crate::store::tables::{CatalogTables, TableSnapshot};
+use crate::wire::admin::Overview;
 use crate::wire::command::{Code, Operation, Reply};
-use crate::wire::peer::Figures;
 use crate::wire::record::ObjectRecord;
 
 /// Time the driver has, beyond a request's own deadline, to say that the deadline has passed.
 const DRIVER_GRACE: Duration = Duration::from_secs(2);
 
+/// Time for the driver to say what it remembers.
+const OVERVIEW: Duration = Duration::from_secs(1);
+
 /// Time between two log lines that say reads are stale.
 const SAY_STALE: Duration = Duration::from_secs(10);
+/// See [`Engine::is_meeting`].
+const MEET: Duration = Duration::from_secs(2);
 
 /// A driver that has taken no event for so long hangs: it takes one at least every half second.
 const DRIVER_HANGS: Duration = Duration::from_secs(10);
@@ -61,22 +70,28 @@ pub struct Engine {
     pub peers: Arc<Peers>,
     /// Control links.
     pub links: Links,
+    /// How many connections for bytes may be opened (rule R20).
+    pub permits: Arc<Permits>,
     /// Objects held for uploads (rule R5).
     pub pins: Pins,
     /// Primary-splay uploads and their legs (rule R22).
     pub legs: LegBoard,
     /// Objects that may be garbage (rule R6).
     pub candidates: Candidates,
+    /// Holders that lately kept reads waiting.
+    pub laggards: Laggards,
+    /// How the scrub stands, and what it and reads found.
+    pub scrub: Scrub,
     /// A data directory was empty at this start, and what the catalog counts here has not been compared with it yet.
     pub comparing: AtomicBool,
+    /// What each node holds, as last counted.
+    pub census: Census,
     /// Set when the process stops.
     pub stopping: Arc<AtomicBool>,
     /// Open connections, for the figures; kept by the server.
     pub connections: AtomicU64,
     /// Copy jobs queued or running.
     pub jobs: AtomicU64,
-    /// The last load sample: shares of 1.
-    pub load: Mutex<Figures>,
     events: Sender<Event>,
     answers: Mutex<HashMap<Ticket, Sender<Answered>>>,
     tickets: AtomicU64,
@@ -120,7 +135,7 @@ pub struct Parts {
 impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let applied = parts.report.applied;
+        let (node, applied) = (parts.settings.node, parts.report.applied);
         let comparing = parts.dirs.dirs.iter().any(|dir| dir.fresh);
         Self {
             settings: parts.settings,
@@ -131,16 +146,19 @@ impl Engine {
             tables: parts.tables,
             dirs: parts.dirs,
             state: parts.state,
+            permits: Arc::new(Permits::new(1 + parts.peers.wanted().len())),
             peers: parts.peers,
             links: parts.links,
             pins: Pins::default(),
             legs: LegBoard::default(),
             candidates: Candidates::default(),
+            laggards: Laggards::default(),
+            scrub: Scrub::new(node),
             comparing: AtomicBool::new(comparing),
+            census: Census::default(),
             stopping: parts.stopping,
             connections: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
-            load: Mutex::new(Figures::default()),
             events: parts.events,
             answers: Mutex::new(HashMap::new()),
             tickets: AtomicU64::new(1),
@@ -233,6 +251,11 @@ impl Engine {
         self.events.send_timeout(event, patience).is_ok()
     }
 
+    /// A node proved that it belongs to another cluster.
+    pub fn meet(&self, node: NodeId, cluster: ClusterId) {
+        self.peers.meet(&self.events, node, cluster);
+    }
+
     fn ask(&self, patience: Duration, event: impl FnOnce(Ticket) -> Event) -> Option<Answered> {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = bounded(1);
@@ -259,15 +282,28 @@ impl Engine {
 
     /// Why nothing can be committed for now: nobody leads, and fewer voters than a majority can be reached. Said at once rather than after a deadline.
     pub fn shortage(&self) -> Option<Failure> {
-        let report = self.report();
-        let voters = report.voters.len();
-        let up = report
-            .voters
-            .iter()
-            .filter(|voter| self.is_up(**voter))
-            .count();
-        let short = report.leader.is_none() && voters > 0 && up * 2 <= voters;
-        short.then(|| Failure::refused(Code::Unavailable, report.waiting.unwrap_or_default()))
+        loop {
+            let report = self.report();
+            let voters = report.voters.len();
+            let up = report
+                .voters
+                .iter()
+                .filter(|voter| self.is_up(**voter))
+                .count();
+            if report.leader.is_some() || voters == 0 || up * 2 > voters {
+                return None;
+            }
+            if !self.is_meeting() {
+                let why = report.waiting.unwrap_or_default();
+                return Some(Failure::refused(Code::Unavailable, why));
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether this node has just started: it may not have met the others yet, and refuses nothing because they are not there.
+    pub fn is_meeting(&self) -> bool {
+        self.started.elapsed() < MEET && !self.is_stopping()
     }
 
     /// Has `operation` committed: its index and version, a refusal, or unknown.
@@ -305,7 +341,8 @@ impl Engine {
                     reply: Reply::Done { .. },
                 }
                 | Answered::Fresh
-                | Answered::Stale,
+                | Answered::Stale
+                | Answered::Overview(_),
             ) => Err(Failure::refused(
                 Code::Internal,
                 "the driver answered another question",
@@ -314,7 +351,7 @@ impl Engine {
     }
 
     /// Rule R1: waits until everything acknowledged before is applied here. True when fresh, false when no leader
-    /// confirmed it in time. While a leader is known it is asked again: only without one is what lies here served.
+    /// confirmed it in time. While a leader is known it is asked again: only without one, and not at once after the start, is what lies here served.
     pub fn fresh(&self) -> bool {
         let patience = self.settings.read_fresh;
         let until = Instant::now() + self.settings.commit_deadline.max(patience);
@@ -323,7 +360,7 @@ impl Engine {
             match self.ask(patience, |ticket| Event::Read { ticket, deadline }) {
                 Some(Answered::Fresh) => return true,
                 Some(_) if Instant::now() < until && !self.is_stopping() => {
-                    if self.report.read().leader.is_none() {
+                    if self.report.read().leader.is_none() && !self.is_meeting() {
                         break;
                     }
                 }
@@ -332,6 +369,14 @@ impl Engine {
         }
         self.say_stale();
         false
+    }
+
+    /// What this node remembers of the others; `None` while its driver is busy.
+    pub fn overview(&self) -> Option<Overview> {
+        match self.ask(OVERVIEW, |ticket| Event::Overview { ticket }) {
+            Some(Answered::Overview(overview)) => Some(*overview),
+            _ => None,
+        }
     }
 
     /// One line every while: a node without a leader says it for every read otherwise.

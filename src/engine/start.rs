@@ -24,7 +24,7 @@ use crate::engine::shared::{Engine, Parts};
 use crate::engine::visible::Visible;
 use crate::engine::world::{Production, checkpoint, drive, fact, tend_tree};
 use crate::engine::writer;
-use crate::engine::{collector, jobs, load};
+use crate::engine::{collector, jobs, load, roster, scrub};
 use crate::store::disk::RealDisk;
 use crate::store::layout::{DataDirs, OpenError, StateDir};
 use crate::store::log::{self, LogBase, LogError, RaftLog};
@@ -124,11 +124,18 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let tables = CatalogTables::open(&opened.state.tables_path())?;
     let (log, recovered) = recover(&opened.state, &tables)?;
 
+    let join = joining(&opened.state, settings.join.as_deref(), &recovered)?;
+    let settings = Settings { join, ..settings };
+
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let core_settings = core_settings(&settings, opened.boot, random);
     let mut node = Node::new(core_settings, recovered, &tables)?;
     let report = node.report();
+    if let Some(cluster) = report.cluster {
+        // A process that ended between its memory of a cluster and the marks.
+        opened.dirs.set_cluster(cluster)?;
+    }
 
     let addresses = settings
         .members
@@ -140,11 +147,14 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         settings.node,
         settings.secret.clone(),
         addresses,
+        settings.fixed_addresses,
         settings.hop_stall,
     ));
     if let Some(cluster) = opened.cluster.or(report.cluster) {
         peers.set_cluster(cluster);
     }
+    let listed = query::nodes(&tables)?.into_iter();
+    peers.listed(&listed.map(|m| (m.id, m.address)).collect::<Vec<_>>());
     let stopping = Arc::new(AtomicBool::new(false));
     let (events, driver_events) = bounded(DRIVER_QUEUE);
     let links = Links::start(&peers, &events, &stopping)?;
@@ -223,10 +233,16 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
         ("heartbeat", load::beat as fn(&Arc<Engine>)),
         ("sampler", load::sample),
         ("collector", collector::run),
+        ("scrub", scrub::run),
         ("register", register),
+        ("roster", roster::follow),
     ] {
         let shared = Arc::clone(&engine);
         spawn(name, Box::new(move || body(&shared)))?;
+    }
+    if let Some(address) = engine.settings.join.clone() {
+        let shared = Arc::clone(&engine);
+        spawn("join", Box::new(move || roster::find(&shared, &address)))?;
     }
     Ok(Running {
         engine,
@@ -262,6 +278,32 @@ impl Running {
         // What was applied is on stable storage in the log; this only shortens the next start.
         if let Err(error) = self.engine.tables.checkpoint() {
             ::log::warn!(target: "momo::stop", "{error}");
+        }
+    }
+}
+
+/// Where to ask for membership: as the operator says, or as it was said to a start before that came to nothing yet.
+fn joining(
+    state: &StateDir,
+    said: Option<&str>,
+    recovered: &Recovered,
+) -> Result<Option<String>, StartError> {
+    let last = recovered.memory.iter().rev().find(|memory| {
+        let about_others = matches!(memory, Memory::Acknowledged(_));
+        !about_others
+    });
+    let member = matches!(last, Some(Memory::Born(_) | Memory::Admitted(_)));
+    match said {
+        Some(address) => {
+            if !member {
+                state.write_fact(fact::JOINING, address.as_bytes())?;
+            }
+            Ok(Some(address.to_owned()))
+        }
+        None if member => Ok(None),
+        None => {
+            let written = read_fact(state, fact::JOINING)?;
+            Ok(written.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
         }
     }
 }
@@ -322,6 +364,10 @@ fn recover(
     }
     if let Some(bytes) = read_fact(state, fact::ADMITTED)? {
         memory.push(Memory::Admitted(from_row::<ClusterId>(&bytes)?));
+    }
+    if let Some(bytes) = read_fact(state, fact::OUT)? {
+        let (cluster, why) = from_row::<(ClusterId, String)>(&bytes)?;
+        memory.push(Memory::Out { cluster, why });
     }
     if let Some(bytes) = read_fact(state, fact::ACKNOWLEDGED)? {
         memory.push(Memory::Acknowledged(from_row::<Vec<(NodeId, u64)>>(
@@ -387,6 +433,8 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
         })
         .collect();
     core.voters = settings.voters;
+    core.joins = settings.join.is_some();
+    core.membership_grace = settings.membership_grace;
     if let Some(first) = settings.modes.first() {
         core.mode = *first;
     }

@@ -4,10 +4,11 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::digest::Sha256;
+use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{NodeId, OperationId};
-use crate::base::limit::BLOCK_BYTES;
+use crate::base::limit::{BLOCK_BYTES, BULK_WAIT};
 use crate::engine::bulk::Lent;
+use crate::engine::permits::{BUSY, Purpose};
 use crate::engine::shared::Engine;
 use crate::store::objects::{Incoming, StoreError};
 use crate::wire::peer::{Answer, BodyEnd, Hop, Missed, Request};
@@ -138,6 +139,7 @@ impl Intake {
     /// Takes the next block: full blocks, then a shorter last one. `crc` is its CRC32C, already known to be right.
     pub fn block(&mut self, bytes: &[u8], crc: u32) {
         self.passed += bytes.len() as u64;
+        self.engine.scrub.moved(bytes.len());
         let mut broken = Vec::new();
         for (position, outgoing) in self.hops.iter_mut().enumerate() {
             if let Err(error) = outgoing.lent.stream.queue_block(bytes, crc) {
@@ -251,6 +253,9 @@ pub fn send_from_disk(
     let Some(mut reader) = engine.objects.reader(&sha256).map_err(store_failed)? else {
         return Err(io::Error::other("it is not here"));
     };
+    let Some(_permit) = engine.permits.take(Purpose::Mend, [to], BULK_WAIT) else {
+        return Err(io::Error::other(BUSY));
+    };
     let hop = Hop {
         node: to,
         next: Vec::new(),
@@ -278,6 +283,19 @@ pub fn send_from_disk(
     Ok(intake.finish(sha256))
 }
 
+/// MD5 of an object that lies here.
+pub fn md5_of(engine: &Engine, sha256: Sha256) -> io::Result<Md5> {
+    let Some(mut reader) = engine.objects.reader(&sha256).map_err(store_failed)? else {
+        return Err(io::Error::other("it is not here"));
+    };
+    let (mut md5, mut block) = (md5::Md5::default(), Vec::new());
+    for index in 0..reader.block_count() {
+        reader.read_block(index, &mut block).map_err(store_failed)?;
+        md5::Digest::update(&mut md5, &block);
+    }
+    Ok(Md5(md5::Digest::finalize(md5).into()))
+}
+
 /// A failure of the store as an IO error.
 #[allow(clippy::needless_pass_by_value)]
 pub fn store_failed(error: StoreError) -> io::Error {
@@ -290,7 +308,7 @@ pub struct Digests {
     /// Of the whole body.
     pub sha256: Sha256,
     /// The same, when asked for.
-    pub md5: Option<crate::base::digest::Md5>,
+    pub md5: Option<Md5>,
 }
 
 /// Why a body did not come in whole.
@@ -357,9 +375,7 @@ impl Hasher {
     fn finish(self) -> Digests {
         Digests {
             sha256: Sha256(sha2::Digest::finalize(self.sha256).into()),
-            md5: self
-                .md5
-                .map(|md5| crate::base::digest::Md5(md5::Digest::finalize(md5).into())),
+            md5: self.md5.map(|md5| Md5(md5::Digest::finalize(md5).into())),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rule R8: keeps the visible tree in line with the catalog. Each name is looked up and linked under a lock of its own, so that the last look wins.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -86,6 +87,24 @@ impl Visible {
             self.reconcile(tables, &path)?;
         }
         Ok(())
+    }
+
+    /// An object's file is gone from the directory at `data`: takes it back from one of its names, if one still shows it.
+    /// The bytes are not looked at.
+    pub fn give_back(
+        &self,
+        tables: &dyn Tables,
+        data: &Path,
+        sha256: &Sha256,
+    ) -> Result<bool, TableError> {
+        for path in query::names(tables, sha256)? {
+            match self.tree.give_back(data, &path, sha256) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => log::debug!(target: "momo::tree", "{path}: {error}"),
+            }
+        }
+        Ok(false)
     }
 
     /// Makes the whole tree what the catalog says, at start and after a snapshot: the names that stand there, then those that should.

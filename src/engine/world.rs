@@ -24,6 +24,12 @@ pub mod fact {
     pub const BIRTH: &str = "birth";
     /// The cluster this node was admitted to.
     pub const ADMITTED: &str = "admitted";
+    /// Why this node has no part in its cluster any more; empty while it has.
+    pub const OUT: &str = "out";
+    /// This node was told to ask for membership, and at which address; empty once it is a member.
+    pub const JOINING: &str = "joining";
+    /// A recovery by force that is under way, see [`crate::engine::recover`]; empty when none is.
+    pub const RECOVERING: &str = "recovering";
     /// What voters acknowledged (rule R13).
     pub const ACKNOWLEDGED: &str = "acknowledged";
     /// A snapshot that is being put in place.
@@ -32,8 +38,21 @@ pub mod fact {
     pub const LOST: &str = "lost";
     /// Log and tables are being emptied.
     pub const FORGETTING: &str = "forgetting";
+    /// Where the scrub is.
+    pub const SCRUB: &str = "scrub";
     /// All of them.
-    pub const ALL: [&str; 6] = [BIRTH, ADMITTED, ACKNOWLEDGED, INSTALLING, LOST, FORGETTING];
+    pub const ALL: [&str; 10] = [
+        BIRTH,
+        ADMITTED,
+        OUT,
+        JOINING,
+        RECOVERING,
+        ACKNOWLEDGED,
+        INSTALLING,
+        LOST,
+        FORGETTING,
+        SCRUB,
+    ];
 }
 
 /// Longest wait of the driver when the core has no deadline.
@@ -130,7 +149,7 @@ impl World for Production {
                 self.touch(TreeWork::Rebuild);
             }
             Effect::Forget => self.forget()?,
-            Effect::Remember(memory) => self.remember(memory)?,
+            Effect::Remember(memory) => self.remember(&memory)?,
             Effect::Touched { path } if engine.visible.is_expected(&path) => {}
             Effect::Touched { path } => self.touch(TreeWork::Touched(path)),
             Effect::Unreferenced { sha256 } => engine.candidates.add(sha256),
@@ -168,22 +187,35 @@ impl Production {
         mark(b"".as_slice()).map_err(disk)
     }
 
-    fn remember(&self, memory: Memory) -> Result<(), Fatal> {
+    /// The memory first, the marks then: a node that has marked its directories and remembers nothing would later be born
+    /// into a cluster of its own, and find that they belong to another. The start writes marks that are lacking.
+    fn remember(&self, memory: &Memory) -> Result<(), Fatal> {
         let engine = &self.engine;
-        let (name, value) = match memory {
-            Memory::Born(birth) => {
-                engine.dirs.set_cluster(birth.cluster).map_err(disk)?;
-                engine.peers.set_cluster(birth.cluster);
-                (fact::BIRTH, to_row(&birth))
-            }
+        let (facts, cluster) = match memory {
+            Memory::Born(birth) => (vec![(fact::BIRTH, to_row(birth))], Some(birth.cluster)),
             Memory::Admitted(cluster) => {
-                engine.dirs.set_cluster(cluster).map_err(disk)?;
-                engine.peers.set_cluster(cluster);
-                (fact::ADMITTED, to_row(&cluster))
+                let admitted = (fact::ADMITTED, to_row(cluster));
+                let facts = vec![
+                    admitted,
+                    (fact::OUT, Vec::new()),
+                    (fact::JOINING, Vec::new()),
+                ];
+                (facts, Some(*cluster))
             }
-            Memory::Acknowledged(indexes) => (fact::ACKNOWLEDGED, to_row(&indexes)),
+            Memory::Out { cluster, why } => (vec![(fact::OUT, to_row(&(cluster, why)))], None),
+            Memory::Acknowledged(indexes) => (vec![(fact::ACKNOWLEDGED, to_row(indexes))], None),
         };
-        engine.state.write_fact(name, &value).map_err(disk)
+        if let Some(cluster) = cluster {
+            engine.dirs.may_be_of(cluster).map_err(disk)?;
+        }
+        for (name, value) in facts {
+            engine.state.write_fact(name, &value).map_err(disk)?;
+        }
+        if let Some(cluster) = cluster {
+            engine.dirs.set_cluster(cluster).map_err(disk)?;
+            engine.peers.set_cluster(cluster);
+        }
+        Ok(())
     }
 
     fn touch(&self, work: TreeWork) {

@@ -1,10 +1,16 @@
-//! Floor 6: listeners, slots, a thread per connection, shutdown, systemd.
+//! Floor 6: listeners, slots, a thread per connection, shutdown, systemd; and the supervisor that starts such daemons (`supervise`).
+//!
+//! The supervisor runs in a process of its own: `watch` decides, `supervise` carries out, `claim` keeps a second one away,
+//! `notify` is what a daemon tells it.
 
+pub mod claim;
 pub mod connection;
 pub mod listen;
 pub mod notify;
 pub mod pool;
 pub mod settings;
+pub mod supervise;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +25,7 @@ use crossbeam_channel::{Receiver, bounded, select};
 
 use crate::base::id::NodeId;
 use crate::base::limit::{CONNECTION_QUEUE, PEER_SLOTS};
-use crate::config::{Config, TextAdmin};
+use crate::config::{Config, HostPort, TextAdmin};
 use crate::doors::{self, Limits, Session, Wire};
 use crate::engine::Handle;
 use crate::engine::frame::SharedSocket;
@@ -90,11 +96,27 @@ struct Shared {
     pool: Pool,
 }
 
+/// How a daemon meets the others, where its file does not say.
+#[derive(Clone, Debug, Default)]
+pub struct Meeting {
+    /// The peer door of a member: the daemon asks there to become one too, unless it is.
+    pub join: Option<HostPort>,
+    /// Where the others reach its own peer door.
+    pub advertise: Option<HostPort>,
+}
+
 /// Runs daemon `id` until a signal stops it or it cannot go on.
-pub fn run(config: &Config, id: NodeId) -> Result<(), ServeError> {
+pub fn run(config: &Config, id: NodeId, meeting: &Meeting) -> Result<(), ServeError> {
     abort_on_panic();
     raise_descriptors();
-    let engine_settings = settings::engine(config, id).map_err(ServeError::Unusable)?;
+    let mut engine_settings = settings::engine(config, id).map_err(ServeError::Unusable)?;
+    engine_settings.join = meeting.join.as_ref().map(HostPort::to_string);
+    if let Some(address) = &meeting.advertise {
+        let mut members = engine_settings.members.iter_mut();
+        if let Some(own) = members.find(|member| member.id == id) {
+            own.peer = address.to_string();
+        }
+    }
     let signals = signals()?;
     // Addresses first: a second process of the same daemon ends here, before it touches any data.
     let listeners = bind_all(config, id)?;

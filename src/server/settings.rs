@@ -110,8 +110,12 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
     Ok(Settings {
         node: id,
         members,
+        join: None,
+        fixed_addresses: config.membership.fixed_addresses,
+        membership_grace: config.membership.grace,
         voters: config.voters().len(),
         data: daemon.data.clone(),
+        drive: daemon.drive.clone(),
         state_dir: Some(daemon.state_dir()),
         secret: secret(config)?,
         durability: match config.write.durability {
@@ -138,6 +142,8 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         body_pause: config.server.read_timeout,
         leg_wait: config.write.leg_wait,
         garbage_grace: config.gc.grace,
+        scrub_period: config.scrub.period,
+        scrub_bandwidth: config.scrub.bandwidth,
         repair_grace: config.repair.grace,
     })
 }

@@ -206,6 +206,13 @@ pub fn start_writeback(file: &File, offset: u64, length: u64) {
     );
 }
 
+/// Lets go of what memory holds of a range (all of the file from `offset` when `length` is 0), so that the next read comes from the disk.
+pub fn forget_pages(file: &File, offset: u64, length: u64) {
+    // Advice: when refused, what is read may come from memory.
+    let length = std::num::NonZeroU64::new(length);
+    let _ = rustix::fs::fadvise(file, offset, length, Advice::DontNeed);
+}
+
 /// Sets an extended attribute of an open file.
 pub fn set_attribute(file: impl AsFd, name: &str, value: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::fsetxattr(

@@ -6,6 +6,7 @@
 //! <data>/.momo/lock           locked while a process uses the directory
 //! <data>/.momo/objects/ab/    objects whose SHA-256 begins with ab; 00 to ff are made at format
 //! <data>/.momo/tmp/           what is not yet sealed
+//! <data>/.momo/aside/         damaged objects, kept until good copies of them are counted elsewhere
 //! <data>/.momo/state/         of the first directory, unless `state_dir` names another place:
 //!     format, lock, boot, log/, tables.redb, facts/
 //! ```
@@ -187,21 +188,8 @@ impl DataDirs {
 
     /// Writes the cluster's id into every mark, durably. Refused when a mark names another cluster.
     pub fn set_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
-        let marks = self
-            .dirs
-            .iter()
-            .map(|dir| (dir.path.join(PRIVATE), &dir.mark));
-        let marks = || {
-            marks
-                .clone()
-                .chain([(self.state.path.clone(), &self.state.mark)])
-        };
-        for (path, mark) in marks() {
-            if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
-                return Err(OpenError::OtherCluster(path, other));
-            }
-        }
-        for (path, mark) in marks() {
+        self.may_be_of(cluster)?;
+        for (path, mark) in self.marks() {
             let mut mark = mark.lock();
             if mark.cluster.is_none() {
                 let marked = Mark {
@@ -213,6 +201,24 @@ impl DataDirs {
             }
         }
         Ok(())
+    }
+
+    /// Refused when a mark names another cluster.
+    pub fn may_be_of(&self, cluster: ClusterId) -> Result<(), OpenError> {
+        for (path, mark) in self.marks() {
+            if let Some(other) = mark.lock().cluster.filter(|other| *other != cluster) {
+                return Err(OpenError::OtherCluster(path, other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every mark with the directory it lies in.
+    fn marks(&self) -> impl Iterator<Item = (PathBuf, &Mutex<Mark>)> {
+        self.dirs
+            .iter()
+            .map(|dir| (dir.path.join(PRIVATE), &dir.mark))
+            .chain([(self.state.path.clone(), &self.state.mark)])
     }
 
     fn cluster(&self) -> Result<Option<ClusterId>, OpenError> {
@@ -261,8 +267,10 @@ impl DataDir {
             Some(mark) => mark,
             None => Self::format(path, &private, node)?,
         };
-        let temporary = private.join("tmp");
-        std::fs::create_dir_all(&temporary).map_err(at(&temporary))?;
+        for name in ["tmp", "aside"] {
+            let folder = private.join(name);
+            std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+        }
         match disk::set_attribute(&lock, "user.momo.test", b"1") {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -393,8 +401,9 @@ impl StateDir {
     fn raise_boot(&self, at_least: u64) -> Result<Boot, OpenError> {
         let path = self.shared.path.join("boot");
         let at = |error| OpenError::Io(path.clone(), error);
-        let last = match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim_end().parse::<u64>().map_err(|_| {
+        let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim_end().parse().ok();
+        let last: u64 = match std::fs::read(&path) {
+            Ok(bytes) => number(&bytes).ok_or_else(|| {
                 OpenError::Mark(path.clone(), "the boot counter is not a number".to_owned())
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,

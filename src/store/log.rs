@@ -544,7 +544,7 @@ impl Frame {
 
     fn first_segment(&self, bytes: &[u8]) -> Option<u64> {
         (self.kind == BASE)
-            .then(|| self.reader(bytes).u64())
+            .then(|| self.reader(bytes).count())
             .flatten()
     }
 }
@@ -590,7 +590,7 @@ fn frame_at(number: u64, bytes: &[u8], at: usize) -> Option<(Frame, usize)> {
     let crc = fields.u32()?;
     let length = usize::try_from(fields.u32()?).ok()?;
     let kind = fields.u32()?;
-    let (segment, sequence) = (fields.u64()?, fields.u64()?);
+    let (segment, sequence) = (fields.u64()?, fields.count()?);
     let end = at.checked_add(HEADER_BYTES)?.checked_add(length)?;
     if segment != number || crc32c(bytes.get(at + 8..end)?) != crc {
         return None;
@@ -659,7 +659,7 @@ fn last_base(contents: &[Content]) -> Result<LogBase, LogError> {
         let mut fields = frame.reader(bytes);
         fields.u64()?;
         Some(LogBase {
-            index: fields.u64()?,
+            index: fields.count()?,
             term: fields.u64()?,
         })
     });
@@ -680,7 +680,7 @@ impl Recovered {
                     self.hard_state = Some(hard_state.to_vec());
                 }
                 for _ in 0..fields.u64()? {
-                    let (index, term, length) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                    let (index, term, length) = (fields.count()?, fields.u64()?, fields.u64()?);
                     let bytes = fields.take(usize::try_from(length).ok()?)?.to_vec();
                     segment.highest = segment.highest.max(index);
                     let place = usize::try_from(index.saturating_sub(self.base.index + 1)).ok()?;
@@ -738,6 +738,11 @@ impl<'a> Fields<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.take(8)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    /// A number that is counted up from: one that is near its end was never written.
+    fn count(&mut self) -> Option<u64> {
+        self.u64().filter(|count| *count < 1 << 62)
     }
 
     /// What `put_optional` wrote; the outer `None` is a field cut short.

@@ -45,21 +45,27 @@ impl Layer {
         at(self.rows.read().get(key)?, write).cloned()
     }
 
-    /// What they say of the keys from `from` and below `end`, put over what `into` has.
+    /// What they say of the keys from `from` and below `end`, put over what `into` has: at most `most` keys. The key to go
+    /// on at, when there are more.
     pub(super) fn collect(
         &self,
         write: u64,
         from: &[u8],
         end: &[u8],
+        most: usize,
         into: &mut BTreeMap<Vec<u8>, Change>,
-    ) {
+    ) -> Option<Vec<u8>> {
         let rows = self.rows.read();
-        for (key, versions) in rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(end)))
-        {
+        let range = rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(end)));
+        for (count, (key, versions)) in range.enumerate() {
+            if count >= most {
+                return Some(key.clone());
+            }
             if let Some(change) = at(versions, write) {
                 into.insert(key.clone(), change.clone());
             }
         }
+        None
     }
 
     /// The last word on every key, in order.
@@ -93,10 +99,13 @@ mod tests {
         assert_eq!(layer.get(1, b"a"), Some(value(1)));
         assert_eq!(layer.get(9, b"a"), Some(None));
         let mut seen = BTreeMap::new();
-        layer.collect(1, b"a", b"c", &mut seen);
+        assert_eq!(layer.collect(1, b"a", b"c", 2, &mut seen), None);
         assert_eq!(
             seen.into_iter().collect::<Vec<_>>(),
             [(b"a".to_vec(), value(1))]
         );
+        let mut seen = BTreeMap::new();
+        let more = layer.collect(2, b"a", b"c", 1, &mut seen);
+        assert_eq!((more, seen.len()), (Some(b"b".to_vec()), 1));
     }
 }

@@ -19,6 +19,9 @@ use crate::base::table::{Batch, Row, Table, TableError, Tables};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 
+/// Recent keys looked at beyond the rows that are wanted: some may say that a row is gone. Tests have it small, to go round often.
+const LOOKED_AT: usize = if cfg!(test) { 1 } else { 64 };
+
 type FileRows = Arc<ReadOnlyTable<&'static [u8], &'static [u8]>>;
 
 /// The tables; shared by all threads, written by one at a time.
@@ -225,22 +228,48 @@ impl Tables for TableSnapshot {
         if first >= end {
             return Ok(Vec::new());
         }
-        let mut recent = BTreeMap::new();
-        if let Some(frozen) = &self.frozen {
-            frozen.collect(self.write, &first, &end, &mut recent);
+        let mut rows = Vec::new();
+        loop {
+            // No more of what is recent is looked at than may be wanted.
+            let most = limit.saturating_sub(rows.len()).saturating_add(LOOKED_AT);
+            let mut recent = BTreeMap::new();
+            let layers = [self.frozen.as_ref(), Some(&self.active)];
+            let cut = layers
+                .into_iter()
+                .flatten()
+                .filter_map(|layer| layer.collect(self.write, &first, &end, most, &mut recent))
+                .min();
+            let until = cut.as_ref().unwrap_or(&end);
+            recent.split_off(until);
+            self.merge(&first, until, recent, limit, &mut rows)?;
+            match cut {
+                Some(cut) if rows.len() < limit => first = cut,
+                _ => return Ok(rows),
+            }
         }
-        self.active.collect(self.write, &first, &end, &mut recent);
+    }
+}
+
+impl TableSnapshot {
+    /// The file's rows from `first` and below `end`, and what is recent of them, in order; until there are `limit` rows.
+    fn merge(
+        &self,
+        first: &[u8],
+        end: &[u8],
+        recent: BTreeMap<Vec<u8>, Change>,
+        limit: usize,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), TableError> {
         let mut recent = recent.into_iter().peekable();
         let mut file = self
             .file
-            .range(first.as_slice()..end.as_slice())
+            .range(first..end)
             .map_err(failed)?
             .map(|row| {
                 let (key, value) = row.map_err(failed)?;
                 Ok((key.value().to_vec(), value.value().to_vec()))
             })
             .peekable();
-        let mut rows = Vec::new();
         while rows.len() < limit {
             // What is recent goes before what the file says of the same key.
             let recent_first = match (recent.peek(), file.peek()) {
@@ -268,7 +297,7 @@ impl Tables for TableSnapshot {
             };
             rows.push((key.get(1..).unwrap_or_default().to_vec(), value));
         }
-        Ok(rows)
+        Ok(())
     }
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::disk::{self, Kind, LinkOutcome};
 use super::layout::DataDirs;
-use super::objects::{ATTRIBUTE, object_path};
+use super::objects::{ATTRIBUTE, is_object, object_path};
 use crate::base::digest::Sha256;
 use crate::base::path::FilePath;
 
@@ -35,6 +36,7 @@ pub struct Tree {
 }
 
 struct Root {
+    path: PathBuf,
     top: OwnedFd,
     objects: OwnedFd,
     tmp: OwnedFd,
@@ -45,6 +47,7 @@ impl Tree {
     pub fn open(dirs: &DataDirs) -> io::Result<Self> {
         let open = |dir: &super::layout::DataDir| {
             Ok(Root {
+                path: dir.path.clone(),
                 top: disk::open_dir(&dir.path)?,
                 objects: disk::open_dir(&dir.path.join(".momo/objects"))?,
                 tmp: disk::open_dir(&dir.path.join(".momo/tmp"))?,
@@ -86,6 +89,35 @@ impl Tree {
     /// Takes the name away, and folders it leaves empty.
     pub fn unlink(&self, path: &FilePath) -> io::Result<()> {
         self.reconcile(path, None).map(drop)
+    }
+
+    /// An object's file is gone from under `objects/`: if `path` still shows it in the directory at `data`, it gets its
+    /// name back from there, durably; false when it does not. Whether the bytes are right is for the caller to see.
+    pub fn give_back(&self, data: &Path, path: &FilePath, sha: &Sha256) -> io::Result<bool> {
+        let Some(root) = self.roots.iter().find(|root| root.path == data) else {
+            return Ok(false);
+        };
+        let mut folder = root.top.try_clone()?;
+        for component in folders(path) {
+            let Some(next) = disk::open_folder(&folder, component)? else {
+                return Ok(false);
+            };
+            folder = next;
+        }
+        // The name may still show an earlier version.
+        let shown = disk::open_read(&folder, path.name())?;
+        if !shown.is_some_and(|file| is_object(&file, sha).unwrap_or(false)) {
+            return Ok(false);
+        }
+        match disk::link(&folder, path.name(), &root.objects, &object_path(sha)) {
+            Ok(LinkOutcome::Linked) => {}
+            Ok(LinkOutcome::Taken | LinkOutcome::Impossible) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let holding = data.join(".momo/objects").join(object_path(sha));
+        holding.parent().map_or(Ok(()), disk::sync_dir)?;
+        Ok(true)
     }
 
     /// Gives every name of ours that stands in the tree to `look`, which may take it away.
@@ -304,6 +336,7 @@ mod tests {
             fs::create_dir_all(momo.join("objects")).unwrap();
             fs::create_dir_all(momo.join("tmp")).unwrap();
             let root = Root {
+                path: dir.path().to_owned(),
                 top: disk::open_dir(dir.path()).unwrap(),
                 objects: disk::open_dir(&momo.join("objects")).unwrap(),
                 tmp: disk::open_dir(&momo.join("tmp")).unwrap(),

@@ -103,6 +103,35 @@ pub enum Operation {
         /// The new state.
         state: Administrative,
     },
+    /// Makes a node a member: without a vote, and without directories until it registers.
+    Add {
+        /// Which node; not a member now.
+        node: NodeId,
+        /// Its name.
+        name: String,
+        /// Its peer address.
+        address: String,
+        /// Keeps objects.
+        stores: bool,
+        /// May vote.
+        manages: bool,
+    },
+    /// Takes a node out for good. Its vote goes to a spare, and its copies stop counting.
+    Remove {
+        /// Which node.
+        node: NodeId,
+        /// Also when nobody can take over its vote: there is one voter less then.
+        force: bool,
+    },
+    /// The copies of a node that is dead for good or was removed stop counting, a page of objects at a time; the leader
+    /// sends one after another until the last.
+    DropCopies {
+        /// Which node.
+        node: NodeId,
+        /// The last object of the page before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Sha256>,
+    },
 }
 
 /// The content of a put.

@@ -8,10 +8,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Birth, Command, Reply};
+use super::admin::Overview;
+use super::command::{Birth, BirthMember, Command, Reply};
 use super::record::{Copy, Mode};
 use crate::base::digest::{Md5, Sha256};
-use crate::base::id::{Boot, ClusterId, NodeId, OperationId};
+use crate::base::id::{Boot, ClusterId, DirId, NodeId, OperationId};
 use crate::base::limit::{BLOCK_BYTES, FRAME_BYTES};
 use crate::base::path::FilePath;
 
@@ -36,6 +37,13 @@ pub enum Message {
     Admit {
         /// The cluster.
         cluster: ClusterId,
+    },
+    /// You were removed from this cluster; only from its leader.
+    Removed {
+        /// The cluster.
+        cluster: ClusterId,
+        /// When in commit order: who has applied more than that knows better.
+        index: u64,
     },
     /// Please propose this (rule R3). Answered by `Proposed` or not at all.
     Propose {
@@ -85,6 +93,12 @@ pub struct Hello {
     pub remembers: u64,
     /// Whether this is the answer to a `Hello`.
     pub answer: bool,
+    /// Where the sender's peer door is reached now, `host:port`; empty when it does not say.
+    #[serde(default)]
+    pub address: String,
+    /// The sender asks to be made a member, as this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joins: Option<BirthMember>,
 }
 
 /// What became of a proposal.
@@ -129,6 +143,9 @@ pub struct Figures {
     pub jobs: u32,
     /// Index applied.
     pub applied: u64,
+    /// Raft's term.
+    #[serde(default)]
+    pub term: u64,
     /// Program version.
     #[serde(default)]
     pub version: String,
@@ -199,8 +216,29 @@ pub enum Request {
         /// The object.
         sha256: Sha256,
     },
+    /// Which of these objects are there, whole by name and size? Those asked for in the name of an upload are pinned for
+    /// it. Answered by [`Answer::Found`].
+    Find {
+        /// At most [`FIND_AT_ONCE`] of them.
+        objects: Vec<Sought>,
+    },
+    /// What do you remember of the others? Answered by [`Answer::Overview`].
+    Overview,
     /// Are you there?
     Ping,
+}
+
+/// Objects that one [`Request::Find`] may ask for: the answer stays far below a frame.
+pub const FIND_AT_ONCE: usize = 4_096;
+
+/// An object that is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sought {
+    /// The object.
+    pub sha256: Sha256,
+    /// The upload it is to be held for (rule R5), if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<OperationId>,
 }
 
 /// A durable leg, reported to daemon 0.
@@ -252,6 +290,13 @@ pub enum Answer {
     },
     /// Where a snapshot stands: applied index and term, configuration, in front of its rows.
     Snapshot(SnapshotHead),
+    /// What this node remembers of the others.
+    Overview(Overview),
+    /// Of each object asked for, in that order, where it lies and its size; none when it does not.
+    Found {
+        /// Directories and sizes.
+        objects: Vec<Vec<(DirId, u64)>>,
+    },
     /// I am here; also sent every second while a leg waits for its upload.
     Pong,
     /// Not done; the connection can be used again unless a body was under way.

@@ -119,6 +119,28 @@ pub struct NodeRecord {
     pub knows: u32,
 }
 
+/// A node that was removed (table `meta`), until its number is used again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name for people.
+    pub name: String,
+    /// When in commit order it was removed.
+    pub removed: Version,
+    /// Its vote goes even if nobody takes it over.
+    pub force: bool,
+}
+
+/// How far the copies of a node that is gone for good are dropped (table `meta`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// Whose copies.
+    pub node: NodeId,
+    /// The last object looked at.
+    pub after: Option<Sha256>,
+}
+
 /// The look-back triple: the last change of mode (tables `modes` and `meta`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModeRecord {

@@ -1,13 +1,18 @@
-//! The figures: what momo costs beside floors measured in the same run. `make bench`; sizes by `BENCH_MB`, `BENCH_RUNS`, `BENCH_FILES`.
+//! The figures: what momo costs beside floors measured in the same run. `make bench`; sizes by `BENCH_MB`, `BENCH_RUNS`, `BENCH_FILES`, `BENCH_NAMES`.
+//! `BENCH_PART` chooses: `files` (uploads and reads), `life` (deaths, repair, many names, heartbeats), or one of the latter by name.
 //!
 //! Three release daemons and the floor program run beside each other, one at a time, floor and ours in turn; medians of all runs.
 //! `--floors` stops after the floors. `--json` prints for programs. `BENCH_DIR` says on which disk.
 
+mod deaths;
 mod fan;
 mod floor;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod heartbeats;
 mod load;
+mod names;
+mod refill;
 mod table;
 mod usage;
 
@@ -103,16 +108,54 @@ fn main() {
         source: scratch.path().join("large"),
     };
     raise_file_limit();
-    floor::make_source(&plan.source, plan.bytes);
-    let mut samples = Samples::default();
+    let part = env::var("BENCH_PART").unwrap_or_default();
+    let wants = |name: &str| {
+        let life = LIFE.contains(&name);
+        part.is_empty() || part == "all" || part == name || (life && part == "life")
+    };
+    let known = ["", "all", "files", "life"];
+    assert!(
+        known.contains(&part.as_str()) || LIFE.contains(&part.as_str()),
+        "BENCH_PART is one of {known:?} and {LIFE:?}"
+    );
     let mut table = Table::default();
-    measure(&plan, &mut samples, &mut table);
+    if wants("files") {
+        floor::make_source(&plan.source, plan.bytes);
+        measure(&plan, &mut Samples::default(), &mut table);
+        let _ = fs::remove_file(&plan.source);
+    }
+    if !plan.floors_only {
+        life(&plan, wants, number("BENCH_NAMES", 1_000_000), &mut table);
+    }
     let mut out = io::stdout().lock();
     let _ = if plan.json {
         writeln!(out, "{:#}", table.json())
     } else {
         writeln!(out, "{}", table.text())
     };
+}
+
+/// The parts of `life`.
+const LIFE: &[&str] = &["leader", "holder", "repair", "names", "heartbeats"];
+
+/// Life and death: what a fault costs those who live, and what the catalog costs in time of peace.
+fn life(plan: &Plan, wants: impl Fn(&str) -> bool, names: u64, table: &mut Table) {
+    let folder = &plan.folder;
+    if wants("leader") {
+        deaths::leader(folder, plan.runs, table);
+    }
+    if wants("holder") {
+        deaths::holder(folder, plan.runs, table);
+    }
+    if wants("repair") {
+        refill::figures(folder, plan.files, table);
+    }
+    if wants("names") {
+        names::figures(folder, names, table);
+    }
+    if wants("heartbeats") {
+        heartbeats::figures(table);
+    }
 }
 
 /// What a process of this program does that is not the bench itself, but one of its servers or clients.

@@ -166,6 +166,21 @@ pub fn synced_writes(folder: &Path, bytes: u64, count: usize) -> Cost {
     cost
 }
 
+/// Files written and synced one after another, each under its name: what a store of small parts cannot be faster than with one writer.
+pub fn synced_files(folder: &Path, count: u64, bytes: u64) -> Cost {
+    settle(count * bytes);
+    let paths: Vec<PathBuf> = (0..count)
+        .map(|index| folder.join(format!("synced-{index}")))
+        .collect();
+    let cost = timed(|| {
+        for path in &paths {
+            write_plain(path, bytes, true);
+        }
+    });
+    remove(&paths);
+    cost
+}
+
 /// `dd conv=fsync` of the same bytes, `count` at once.
 pub fn dd(folder: &Path, bytes: u64, count: usize) -> Cost {
     let paths = fresh(folder, bytes, count);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{damaged, grammar, law, mode, noise};
 
-fn triple() -> impl Strategy<Value = Triple> {
+pub(crate) fn triple() -> impl Strategy<Value = Triple> {
     (mode(), mode(), any::<u64>()).prop_map(|(old, new, timestamp)| Triple {
         old,
         new,

@@ -8,7 +8,7 @@ use crate::fake::{End, FakeVerbs, ScriptedWire, Step};
 use crate::{damaged, law, noise};
 
 /// What a door says to these pieces.
-fn answer(door: &Door, pieces: &[&[u8]]) -> (Vec<u8>, End) {
+pub(crate) fn answer(door: &Door, pieces: &[&[u8]]) -> (Vec<u8>, End) {
     let verbs = FakeVerbs::new();
     let limits = Limits::default();
     let session = Session {
@@ -22,7 +22,7 @@ fn answer(door: &Door, pieces: &[&[u8]]) -> (Vec<u8>, End) {
     (wire.output(), wire.end())
 }
 
-fn conversation() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn conversation() -> impl Strategy<Value = Vec<u8>> {
     let samples: Vec<&[u8]> = vec![
         b"FILE PUT 6 -- a\nhello\n", b"FILE GET a\n", b"FILE PUSH 3 half\nxyz", b"FILE GET half\n",
         b"FILE LIST\n", b"NODE PING\n", b"MODE 1\n", b"MODE\n", b"STATUS\n", b"FILE DELETE a\n",

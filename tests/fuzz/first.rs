@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::{damaged, law, noise};
 
-fn beginnings() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn beginnings() -> impl Strategy<Value = Vec<u8>> {
     let samples: Vec<&[u8]> = vec![
         b"\x01momo-p1",
         b"1557906926566451195",

@@ -1,17 +1,28 @@
 //! Laws of everything that reads what others wrote: it never panics, takes no more than it was given, reads back what it prints, and sees
 //! the same whether bytes come one at a time or all at once. `FUZZ_CASES` sets how many inputs each law gets (default 256).
 //!
-//! A law that fails prints the smallest input found; write it down as a test beside the grammar.
+//! A law that fails prints the smallest input found; write it down as a test beside the grammar. `corpus` looks for more of them
+//! with inputs that are kept from run to run.
 
 #[path = "../transcripts/fake.rs"]
 #[allow(dead_code)]
 mod fake;
 
+#[path = "../harness/alone.rs"]
+#[allow(dead_code)]
+mod alone;
+
 mod change;
+mod corpus;
+mod disks;
 mod doors;
 mod first;
+mod formats;
+mod log;
 mod momo_header;
+mod mutate;
 mod peer;
+mod servers;
 mod text;
 
 use std::fmt::Debug;
@@ -35,12 +46,12 @@ fn law<S: Strategy>(inputs: S, holds: impl Fn(S::Value) -> Result<(), TestCaseEr
 }
 
 /// Any bytes at all.
-fn noise() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn noise() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..300)
 }
 
 /// A few bytes of `bytes` changed, removed or doubled: nearly right is where the mistakes are.
-fn damaged(mut bytes: Vec<u8>, seed: u64) -> Vec<u8> {
+pub(crate) fn damaged(mut bytes: Vec<u8>, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     for _ in 0..random.below(4) {
         if bytes.is_empty() {
@@ -99,7 +110,7 @@ fn round_trip<T: Debug + PartialEq, E: Debug + PartialEq>(
 }
 
 /// A name as the catalog takes it, with the signs that the protocols treat specially.
-fn name() -> impl Strategy<Value = momo::base::path::FilePath> {
+pub(crate) fn name() -> impl Strategy<Value = momo::base::path::FilePath> {
     let sign = prop_oneof![
         Just(' '),
         Just(':'),
@@ -124,14 +135,14 @@ fn name() -> impl Strategy<Value = momo::base::path::FilePath> {
     })
 }
 
-fn sha256() -> impl Strategy<Value = momo::base::digest::Sha256> {
+pub(crate) fn sha256() -> impl Strategy<Value = momo::base::digest::Sha256> {
     any::<[u8; 32]>().prop_map(momo::base::digest::Sha256)
 }
 
-fn md5() -> impl Strategy<Value = momo::base::digest::Md5> {
+pub(crate) fn md5() -> impl Strategy<Value = momo::base::digest::Md5> {
     any::<[u8; 16]>().prop_map(momo::base::digest::Md5)
 }
 
-fn mode() -> impl Strategy<Value = momo::wire::record::Mode> {
+pub(crate) fn mode() -> impl Strategy<Value = momo::wire::record::Mode> {
     prop::sample::select(&momo::wire::record::Mode::ALL)
 }

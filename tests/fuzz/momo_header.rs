@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::{damaged, grammar, law, md5, name, noise, round_trip};
 
-fn metadata() -> impl Strategy<Value = Metadata> {
+pub(crate) fn metadata() -> impl Strategy<Value = Metadata> {
     (md5(), name(), 0..=momo::base::limit::FILE_BYTES).prop_filter_map(
         "sendable",
         |(md5, name, size)| {
@@ -17,7 +17,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
     )
 }
 
-fn printed(metadata: &Metadata) -> Vec<u8> {
+pub(crate) fn printed(metadata: &Metadata) -> Vec<u8> {
     let mut out = Vec::new();
     metadata.print(&mut out);
     out

@@ -43,7 +43,7 @@ fn share() -> impl Strategy<Value = f64> {
     (0..=1024_u16).prop_map(|parts| f64::from(parts) / 1024.0)
 }
 
-fn message() -> impl Strategy<Value = Message> {
+pub(crate) fn message() -> impl Strategy<Value = Message> {
     let hello = (option::of(any::<u128>()), any::<[u64; 3]>(), any::<bool>());
     let figures = (any::<[u32; 4]>(), share(), share(), ".{0,9}");
     let fetch = (
@@ -61,6 +61,8 @@ fn message() -> impl Strategy<Value = Message> {
                 last_index,
                 remembers,
                 answer,
+                address: String::new(),
+                joins: None,
             })
         ),
         any::<u128>().prop_map(|cluster| Message::Admit {
@@ -104,7 +106,7 @@ fn hops() -> impl Strategy<Value = Vec<Hop>> {
     prop::collection::vec(tree, 0..3)
 }
 
-fn request() -> impl Strategy<Value = Request> {
+pub(crate) fn request() -> impl Strategy<Value = Request> {
     let leg = (
         name(),
         any::<u64>(),
@@ -141,7 +143,7 @@ fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+pub(crate) fn answer() -> impl Strategy<Value = Answer> {
     let head = (any::<[u64; 2]>(), any::<Vec<u64>>(), any::<Vec<u64>>());
     prop_oneof![
         any::<u64>().prop_map(|size| Answer::Content { size }),

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use crate::{damaged, grammar, law, md5, mode, name, noise, round_trip, sha256};
 
-fn put_head() -> impl Strategy<Value = PutHead> {
+pub(crate) fn put_head() -> impl Strategy<Value = PutHead> {
     let expect = prop_oneof![
         Just(Expect::Any),
         Just(Expect::Absent),
@@ -43,7 +43,7 @@ fn put_head() -> impl Strategy<Value = PutHead> {
         )
 }
 
-fn request() -> impl Strategy<Value = Request> {
+pub(crate) fn request() -> impl Strategy<Value = Request> {
     let version = option::of((1..u64::MAX).prop_map(Version));
     let plain = prop::sample::select(vec![
         Request::Blank,

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod momo;
+pub mod mount;
+pub mod net;
 pub mod text;
 
 use std::fmt::Write as _;
@@ -18,6 +20,7 @@ use md5::{Digest, Md5};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use net::Net;
 use text::Text;
 
 /// The binary under test.
@@ -44,6 +47,8 @@ pub struct Shape {
     pub debug: bool,
     /// Whether the timers are made fast for tests; a measurement keeps the defaults.
     pub fast: bool,
+    /// Whether the links between daemons go through [`Cluster::net`], where a test can cut them.
+    pub proxied: bool,
 }
 
 impl Default for Shape {
@@ -56,6 +61,7 @@ impl Default for Shape {
             parent: None,
             debug: true,
             fast: true,
+            proxied: false,
         }
     }
 }
@@ -73,6 +79,8 @@ pub struct Daemon {
     pub data: PathBuf,
     /// Its stderr, over all its lives.
     pub log: PathBuf,
+    /// More for its command line.
+    pub args: Vec<String>,
     conf: PathBuf,
     child: Option<Child>,
 }
@@ -102,6 +110,7 @@ impl Daemon {
         command
             .args(["server", "--id", &self.id.to_string(), "--conf"])
             .arg(&self.conf)
+            .args(&self.args)
             .env_remove("NOTIFY_SOCKET")
             .env_remove("MOMO_CONF");
         command
@@ -235,6 +244,7 @@ pub struct Cluster {
     pub daemons: Vec<Daemon>,
     /// The configuration they share.
     pub conf: PathBuf,
+    net: Option<Net>,
     folder: TempDir,
 }
 
@@ -268,6 +278,11 @@ impl Cluster {
         .expect("temporary folder");
         let conf = folder.path().join("momo.conf");
         let addresses = free_addresses(shape.daemons * 2);
+        let proxies = if shape.proxied {
+            proxies(shape.daemons)
+        } else {
+            Vec::new()
+        };
         let mut daemons = Vec::new();
         let mut text = format!(
             "[global]\ndebug={}\nreplication_order={}\npolymorphic_system=false\n\n\
@@ -276,6 +291,10 @@ impl Cluster {
         );
         if shape.fast {
             text.push_str(FAST);
+        }
+        if shape.proxied {
+            // What the links carry must go through the proxies, whatever the daemons tell each other.
+            text.push_str("[membership]\nfixed_addresses=true\n\n");
         }
         text.push_str(&shape.extra);
         for id in 0..shape.daemons {
@@ -299,16 +318,57 @@ impl Cluster {
                 change,
                 data,
                 log: folder.path().join(format!("daemon-{id}.log")),
+                args: Vec::new(),
                 conf: conf.clone(),
                 child: None,
             });
         }
-        fs::write(&conf, text).expect("configuration");
+        fs::write(&conf, &text).expect("configuration");
+        for daemon in daemons.iter_mut().filter(|_| shape.proxied) {
+            daemon.conf = folder.path().join(format!("daemon-{}.conf", daemon.id));
+            fs::write(&daemon.conf, behind_proxies(&text, &proxies, daemon.id))
+                .expect("configuration");
+        }
         Self {
             daemons,
             conf,
+            net: shape.proxied.then(|| Net::start(&proxies)),
             folder,
         }
+    }
+
+    /// The links between the daemons, where the shape asked for them.
+    pub fn net(&self) -> &Net {
+        self.net.as_ref().expect("a proxied cluster")
+    }
+
+    /// A daemon that is in nobody's configuration but its own, which names it alone: not started yet.
+    pub fn newcomer(&mut self, id: usize, shape: &Shape) -> &mut Daemon {
+        let addresses = free_addresses(2);
+        let (host, change) = (addresses[0], addresses[1]);
+        let data = self.folder().join(format!("data-{id}"));
+        let conf = self.folder().join(format!("daemon-{id}.conf"));
+        let fast = if shape.fast { FAST } else { "" };
+        let text = format!(
+            "[global]\ndebug={}\nreplication_order={}\n\n{fast}{}\n[daemon.{id}]\nhost={host}\n\
+             change_replication={change}\ndata={}\n",
+            shape.debug,
+            shape.order,
+            shape.extra,
+            data.display()
+        );
+        fs::write(&conf, text).expect("configuration");
+        self.daemons.push(Daemon {
+            id,
+            host,
+            change,
+            data,
+            log: self.folder().join(format!("daemon-{id}.log")),
+            args: Vec::new(),
+            conf,
+            child: None,
+        });
+        self.daemons.last_mut().expect("a daemon")
     }
 
     /// The cluster's own folder.
@@ -500,6 +560,33 @@ impl Drop for Cluster {
             daemon.kill();
         }
     }
+}
+
+/// For each daemon a proxy that listens, and the address of the peer door behind it.
+fn proxies(daemons: usize) -> Vec<(TcpListener, SocketAddr)> {
+    (0..daemons)
+        .map(|_| {
+            let addresses = free_addresses(2);
+            let listener = TcpListener::bind(addresses[0]).expect("a proxy");
+            (listener, addresses[1])
+        })
+        .collect()
+}
+
+/// The configuration as one daemon sees it: its own peer door where it really is, the others' where their proxies listen.
+fn behind_proxies(text: &str, proxies: &[(TcpListener, SocketAddr)], own: usize) -> String {
+    proxies
+        .iter()
+        .enumerate()
+        .fold(text.to_owned(), |text, (id, (listener, door))| {
+            let peer = if id == own {
+                *door
+            } else {
+                listener.local_addr().expect("a proxy")
+            };
+            let section = format!("[daemon.{id}]\n");
+            text.replace(&section, &format!("{section}peer={peer}\n"))
+        })
 }
 
 /// Timers that let a test see in a second what takes a minute in earnest.

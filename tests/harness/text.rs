@@ -25,6 +25,11 @@ impl Text {
         self.stream.get_ref()
     }
 
+    /// What is still to be read.
+    pub fn into_reader(self) -> impl Read {
+        self.stream
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
@@ -92,19 +97,48 @@ impl Text {
 
     /// `FILE GET`; the bytes, or what stands behind `ERR `.
     pub fn get(&mut self, name: &str) -> io::Result<Result<Vec<u8>, String>> {
+        Ok(self.get_whole(name)?.map(|got| got.body))
+    }
+
+    /// So many bytes of a body, after a `FILE GET` by [`Text::ask`].
+    pub fn some(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0_u8; count];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// `FILE GET`, with what the daemon said of the bytes.
+    pub fn get_whole(&mut self, name: &str) -> io::Result<Result<Got, String>> {
         let head = match split(self.ask(&format!("FILE GET {name}"))?) {
             Ok(head) => head,
             Err(why) => return Ok(Err(why)),
         };
-        let size: usize = head
-            .split_whitespace()
-            .next()
-            .and_then(|size| size.parse().ok())
-            .ok_or_else(|| io::Error::other(format!("no size in {head:?}")))?;
-        let mut body = vec![0_u8; size];
+        let words: Vec<&str> = head.split_whitespace().collect();
+        let number = |index: usize| -> io::Result<u64> {
+            words
+                .get(index)
+                .and_then(|word| word.parse().ok())
+                .ok_or_else(|| io::Error::other(format!("no number {index} in {head:?}")))
+        };
+        let mut body = vec![0_u8; usize::try_from(number(0)?).map_err(io::Error::other)?];
         self.stream.read_exact(&mut body)?;
-        Ok(Ok(body))
+        Ok(Ok(Got {
+            body,
+            version: number(2)?,
+            stale: words.get(3) == Some(&"stale"),
+        }))
     }
+}
+
+/// What a `FILE GET` brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// The version the daemon named.
+    pub version: u64,
+    /// Whether it said that this may not be the newest.
+    pub stale: bool,
 }
 
 /// The command line of a `FILE PUT`.

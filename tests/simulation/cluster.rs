@@ -236,7 +236,7 @@ impl Cluster {
         self.counts.insert("terms", self.leaders.terms() as u64);
         self.counts
             .insert("requests", self.clients.history.len() as u64);
-        self.counts.insert("gone", self.copies.gone.len() as u64);
+        self.counts.insert("gone", self.copies.gone(truth)?);
         Ok(())
     }
 
@@ -844,6 +844,9 @@ impl Cluster {
             Answered::Unknown => {
                 self.count("unknown");
                 Outcome::Unknown
+            }
+            Answered::Overview(_) => {
+                return Err(format!("node {node} was asked nothing like that"));
             }
             Answered::Stale => {
                 self.count("stale");

@@ -197,7 +197,7 @@ impl Cluster {
                 Reply::Rejected { code, .. } => Some(*code),
             },
             Answered::Unknown | Answered::Stale => Some(Code::Unavailable),
-            Answered::Fresh => None,
+            Answered::Fresh | Answered::Overview(_) => None,
         };
         let unknown = matches!(answer, Answered::Unknown);
         let now = self.now;

@@ -345,6 +345,8 @@ impl Cluster {
     pub fn become_calm(&mut self) -> Result<(), String> {
         self.trace.line(self.now, format_args!("calm"));
         self.calm = true;
+        let plan = &mut self.plan;
+        (plan.loss, plan.twice, plan.late, plan.reorder) = (0, 0, 0, 0);
         for node in self.nodes() {
             self.at(self.now, Happening::Mended(node));
             if !self.alive(node) {

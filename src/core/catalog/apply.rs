@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::check::{counted, given_up, refusal};
 use super::once::{self, Admission, Fate, Standing};
-use super::{Applied, Note, ledger, put_mode, query};
+use super::{Applied, Note, ledger, members, put_mode, query};
 use crate::base::digest::Sha256;
 use crate::base::id::{OperationId, Version};
 use crate::base::limit::VERSIONS_KEPT;
@@ -214,11 +214,20 @@ impl Step<'_, '_> {
                 put_mode(&mut self.tables.batch, &record);
                 self.notes.push(Note::Mode);
             }
+            Operation::Add { .. } => members::add(self.tables, operation),
+            Operation::Remove { node, force } => {
+                members::remove(self.tables, self.version, *node, *force)?;
+            }
+            Operation::DropCopies { node, after } => {
+                members::drop_copies(self.tables, *node, after.as_ref())?;
+            }
             Operation::Register { node, .. }
             | Operation::Observe { node, .. }
             | Operation::Administer { node, .. } => {
                 if let Some(mut record) = query::node(self.tables, *node)? {
+                    let before = record.administrative;
                     change_node(&mut record, operation);
+                    members::administered(self.tables, *node, before, record.administrative);
                     self.tables
                         .batch
                         .put(Table::Nodes, &node.key(), to_row(&record));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::once::{Standing, standing};
-use super::query;
+use super::{members, query};
 use crate::base::canary::{self, Canary};
 use crate::base::digest::EMPTY_SHA256;
 use crate::base::id::NodeId;
@@ -14,7 +14,7 @@ use crate::wire::command::{Code, Expect, Operation, PlacedPart, Put, Reply};
 use crate::wire::record::{Administrative, Copy, NodeRecord};
 
 /// Longest name, address, class, strategy or cause in a command, in bytes.
-const TEXT_BYTES: usize = 512;
+pub(super) const TEXT_BYTES: usize = 512;
 /// Most data directories of a node.
 const DIRS: usize = 256;
 
@@ -149,6 +149,16 @@ pub(super) fn refusal(
             None => unknown(*node),
             Some(_) => None,
         },
+        Operation::Add {
+            node,
+            name,
+            address,
+            ..
+        } => members::refuse_add(tables, *node, name, address)?,
+        Operation::Remove { node, force } => members::refuse_remove(tables, *node, *force)?,
+        Operation::DropCopies { node, after } => {
+            members::refuse_page(tables, *node, after.as_ref())?
+        }
     })
 }
 
@@ -183,11 +193,11 @@ fn in_service(record: &NodeRecord, copy: &Copy) -> bool {
 
 /// A refusal, in the form in which judgements are passed on.
 #[allow(clippy::unnecessary_wraps)]
-fn no(code: Code, message: String) -> Option<Reply> {
+pub(super) fn no(code: Code, message: String) -> Option<Reply> {
     Some(Reply::Rejected { code, message })
 }
 
-fn unknown(node: NodeId) -> Option<Reply> {
+pub(super) fn unknown(node: NodeId) -> Option<Reply> {
     no(Code::NotFound, format!("no node {node} in this cluster"))
 }
 

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod check;
 mod ledger;
+pub mod members;
 #[cfg(test)]
 mod model;
 mod once;
@@ -51,6 +52,10 @@ pub(super) mod meta {
     pub const MODE: &[u8] = b"mode";
     /// How many rows the table `debts` has.
     pub const DEBTS: &[u8] = b"debts";
+    /// Before a node's number: a `Former`.
+    pub const FORMER: &[u8] = b"former/";
+    /// Before a node's number: a `Sweep`.
+    pub const SWEEP: &[u8] = b"sweep/";
 }
 
 /// The rows that a cluster starts from: the same on every member, whatever its own role.

@@ -336,6 +336,8 @@ impl Model {
                 }
                 node.1 = *alive;
             }
+            // Tested where they live, in `members`.
+            Operation::Add { .. } | Operation::Remove { .. } | Operation::DropCopies { .. } => {}
             Operation::Administer { node, state } => {
                 self.nodes.get_mut(node).ok_or(Code::NotFound)?.2 = *state;
             }

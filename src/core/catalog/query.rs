@@ -8,7 +8,8 @@ use crate::base::path::FilePath;
 use crate::base::table::{Row, Table, TableError, Tables};
 use crate::wire::command::{Birth, Expect};
 use crate::wire::record::{
-    Administrative, Copy, FileRecord, Mode, ModeRecord, NodeRecord, ObjectRecord, from_row,
+    Administrative, Copy, FileRecord, Former, Mode, ModeRecord, NodeRecord, ObjectRecord, Sweep,
+    from_row,
 };
 use serde::de::DeserializeOwned;
 
@@ -128,6 +129,31 @@ pub fn birth(tables: &dyn Tables) -> Result<Option<Birth>, TableError> {
 /// The cluster this catalog belongs to; `None` for an empty one.
 pub fn cluster(tables: &dyn Tables) -> Result<Option<ClusterId>, TableError> {
     Ok(birth(tables)?.map(|birth| birth.cluster))
+}
+
+/// The removal of a node that was a member once and is not now.
+pub fn former(tables: &dyn Tables, node: NodeId) -> Result<Option<Former>, TableError> {
+    value(tables, Table::Meta, &former_key(node))
+}
+
+/// How far the copies of a node that is gone for good are dropped; `None` when they are, or when it is not gone.
+pub fn sweep(tables: &dyn Tables, node: NodeId) -> Result<Option<Sweep>, TableError> {
+    value(tables, Table::Meta, &sweep_key(node))
+}
+
+/// Nodes whose copies are still to be dropped, and how far that is.
+pub fn sweeps(tables: &dyn Tables) -> Result<Vec<Sweep>, TableError> {
+    let to = successor(meta::SWEEP);
+    let rows = tables.range(Table::Meta, meta::SWEEP, to.as_deref(), NODES.into())?;
+    rows.iter().map(|(_, row)| from_row(row)).collect()
+}
+
+pub(super) fn former_key(node: NodeId) -> Vec<u8> {
+    [meta::FORMER, &node.key()].concat()
+}
+
+pub(super) fn sweep_key(node: NodeId) -> Vec<u8> {
+    [meta::SWEEP, &node.key()].concat()
 }
 
 /// The latest start of a node that a command is known of; `None` before its first.

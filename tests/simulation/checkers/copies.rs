@@ -20,8 +20,8 @@ pub type Disks = BTreeMap<NodeId, Shelves>;
 pub struct Copies {
     /// Taken by a fault, and not made again there since.
     destroyed: BTreeSet<(NodeId, DirId, Sha256)>,
-    /// The last copy was taken by a fault.
-    pub gone: BTreeSet<Sha256>,
+    /// The last whole copy was taken by a fault, or collected while a fault had taken those that count.
+    gone: BTreeSet<Sha256>,
 }
 
 fn object(tables: &MemoryTables, sha256: &Sha256) -> Result<Option<ObjectRecord>, String> {
@@ -152,6 +152,15 @@ impl Copies {
             }
         }
         Ok(None)
+    }
+
+    /// Objects of files that faults have taken.
+    pub fn gone(&self, truth: &Truth) -> Result<u64, String> {
+        let mut gone = 0;
+        for sha256 in &self.gone {
+            gone += u64::from(object(&truth.tables, sha256)?.is_some());
+        }
+        Ok(gone)
     }
 
     /// What lies on disks and does not count; `None` when nothing does.
