@@ -67,8 +67,8 @@ pub struct Progressed {
     pub reads: Vec<(u64, u64)>,
     /// Whether the tables stand further than before, if only by an empty entry.
     pub moved: bool,
-    /// Whether voters or learners changed.
-    pub reconfigured: bool,
+    /// Changes of voters and learners: where the tables stand after each. What is applied behind one must see it.
+    pub changes: Vec<SnapshotHead>,
 }
 
 /// This node in Raft.

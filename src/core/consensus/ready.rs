@@ -149,6 +149,7 @@ impl Consensus {
             "entries are applied once and in order"
         );
         for entry in committed {
+            let (at, of) = (entry.index, entry.term);
             match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => into.commands.push((entry.index, entry.data.to_vec())),
@@ -157,14 +158,14 @@ impl Consensus {
                         Fatal::Damaged(format!("change at {} does not parse: {error}", entry.index))
                     })?;
                     self.reconfigured(|raw| raw.apply_conf_change(&change));
-                    into.reconfigured = true;
+                    into.changes.push(self.head_at(at, of));
                 }
                 EntryType::EntryConfChangeV2 => {
                     let change = ConfChangeV2::parse_from_bytes(&entry.data).map_err(|error| {
                         Fatal::Damaged(format!("change at {} does not parse: {error}", entry.index))
                     })?;
                     self.reconfigured(|raw| raw.apply_conf_change(&change));
-                    into.reconfigured = true;
+                    into.changes.push(self.head_at(at, of));
                 }
             }
         }
@@ -177,6 +178,15 @@ impl Consensus {
             raw.advance_apply_to(index);
         });
         Ok(())
+    }
+
+    /// The configuration as it is now, at an entry.
+    fn head_at(&self, index: u64, term: u64) -> SnapshotHead {
+        SnapshotHead {
+            index,
+            term,
+            ..self.head.clone()
+        }
     }
 
     /// A change that cannot be made is the same no change on every node.
