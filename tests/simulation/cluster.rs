@@ -1,6 +1,6 @@
 //! A cluster in one thread: machines, network, clients and what goes wrong, driven by one seeded queue of happenings through the production turn loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use momo::base::id::{Boot, DirId, NodeId, OperationId, Ticket};
 use momo::base::path::FilePath;
@@ -59,6 +59,8 @@ pub enum Happening {
     Bytes(Bytes),
     /// An operator's word.
     Operator(Operation),
+    /// A member was taken out.
+    Removed(NodeId),
     /// A voter that has what another has not loses its disk, and the leader ends.
     Witness(NodeId, NodeId),
     /// A fault of a machine's disks ends.
@@ -92,6 +94,10 @@ pub struct Cluster {
     pub seats: BTreeMap<NodeId, Seat>,
     pub network: Network,
     pub clients: Clients,
+    /// Machines that take no part: they have not joined yet, or were removed.
+    pub absent: BTreeSet<NodeId>,
+    /// Machines that came by asking.
+    pub joiners: BTreeSet<NodeId>,
     /// What threads wait for, by ticket.
     pub errands: BTreeMap<u64, (NodeId, Errand)>,
     pub transfers: BTreeMap<OperationId, Transfer>,
@@ -117,7 +123,7 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(plan: Plan) -> Self {
-        let seats = (0..plan.nodes).map(|id| {
+        let seats = (0..plan.nodes + plan.spares).map(|id| {
             let seat = Seat {
                 machine: Machine::default(),
                 daemon: Daemon::default(),
@@ -140,6 +146,8 @@ impl Cluster {
         });
         let shelves = shelves.collect();
         Self {
+            absent: (plan.nodes..plan.nodes + plan.spares).map(NodeId).collect(),
+            joiners: BTreeSet::new(),
             errands: BTreeMap::new(),
             transfers: BTreeMap::new(),
             shelves,
@@ -288,6 +296,7 @@ impl Cluster {
         }
         let truth = self.truth.as_ref().ok_or("nobody was born")?;
         let seats = self.seats.iter();
+        let seats = seats.filter(|(id, _)| !self.absent.contains(id));
         let seats =
             seats.map(|(id, seat)| (*id, seat.node.as_ref().map(Node::report), &seat.daemon));
         Ok(match self.copies.missing(truth, &self.shelves)? {
@@ -328,12 +337,14 @@ impl Cluster {
     }
 
     pub fn nodes(&self) -> Vec<NodeId> {
-        self.seats.keys().copied().collect()
+        let all = self.seats.keys().copied();
+        all.filter(|node| !self.absent.contains(node)).collect()
     }
 
     pub fn reports(&self) -> Vec<(NodeId, Option<Report>)> {
         let report = |seat: &Seat| seat.node.as_ref().map(Node::report);
-        self.seats.iter().map(|(n, s)| (*n, report(s))).collect()
+        let seats = self.seats.iter().filter(|(n, _)| !self.absent.contains(n));
+        seats.map(|(n, s)| (*n, report(s))).collect()
     }
 
     pub fn alive(&self, node: NodeId) -> bool {
@@ -358,14 +369,15 @@ impl Cluster {
         let Some(first) = reports.first() else {
             return false;
         };
-        reports.len() == self.seats.len()
+        let members = self.nodes().len();
+        reports.len() == members
             && reports.iter().all(|report| {
                 report.leader.is_some()
                     && report.leader == first.leader
                     && report.applied == first.applied
                     && report.applied == self.agreement.last()
                     && report.voters.len() == self.plan.voters
-                    && report.learners.len() == self.seats.len() - self.plan.voters
+                    && report.learners.len() == members - self.plan.voters
             })
     }
 
@@ -458,6 +470,7 @@ impl Cluster {
             }
             Happening::Bytes(bytes) => self.bytes(bytes),
             Happening::Operator(operation) => self.operator(operation),
+            Happening::Removed(node) => self.removed(node),
             Happening::Witness(victim, leader) => self.lose_a_witness(victim, leader),
             Happening::Mended(node) => {
                 let shelves = self.shelves.get_mut(&node).expect("shelves");
@@ -495,7 +508,9 @@ impl Cluster {
             }
             Happening::Client(client) => self.client(client),
             Happening::Fault => self.fault(),
-            Happening::Start(node) if !self.alive(node) => self.start(node),
+            Happening::Start(node) if !self.alive(node) && !self.absent.contains(&node) => {
+                self.start(node)
+            }
             Happening::Heal => {
                 self.network.split(&[], &BTreeMap::new());
                 if self.now >= self.plan.faults_until && !self.calm {
@@ -591,6 +606,7 @@ impl Cluster {
                     .line(self.now, format_args!("node {node} says {text}"));
             }
             Asked::Applied(from, to) => {
+                let mut gone = Vec::new();
                 let seat = &self.seats[&node];
                 for index in from + 1..=to {
                     if let Some(record) = seat.machine.entry(index) {
@@ -599,12 +615,20 @@ impl Cluster {
                             && let Some(step) = truth.apply(record)?
                         {
                             self.copies.applied(truth, &self.shelves, &step)?;
+                            if let (Operation::Remove { node, .. }, Reply::Done { .. }) =
+                                (&step.operation, &step.reply)
+                            {
+                                gone.push(*node);
+                            }
                         }
                     } else if index > 1 {
                         return Err(format!("node {node} applied {index}, not in its log"));
                     }
                 }
                 self.agreement.tables(to, &seat.machine.tables)?;
+                for node in gone {
+                    self.at(self.now, Happening::Removed(node));
+                }
             }
             Asked::Installed(index) => {
                 self.count("snapshots");
@@ -690,7 +714,8 @@ impl Cluster {
         seat.syncing = false;
         seat.wake = None;
         let boot = seat.boot;
-        let settings = self.plan.settings(node, Boot(boot));
+        let mut settings = self.plan.settings(node, Boot(boot));
+        settings.joins = self.joiners.contains(&node);
         let recovered = seat.machine.disk.recovered();
         let core = Node::new(settings, recovered, &seat.machine.tables)
             .map_err(|fatal| format!("node {node} does not start: {fatal}"))?;
@@ -787,7 +812,8 @@ impl Cluster {
         if self.calm {
             return Ok(());
         }
-        let node = self.nodes()[below(&mut self.random, usize::from(self.plan.nodes))];
+        let nodes = self.nodes();
+        let node = nodes[below(&mut self.random, nodes.len())];
         if !self.alive(node) {
             self.again(client);
             return Ok(());

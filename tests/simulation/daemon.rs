@@ -79,7 +79,7 @@ impl Daemon {
 pub enum Errand {
     Register,
     /// An operator's word.
-    Administer(NodeId, Administrative),
+    Word(Operation),
     Abandon(OperationId),
     Disown(Sha256),
     /// A fresh read before everything here is compared with the catalog.
@@ -203,13 +203,10 @@ impl Cluster {
         let now = self.now;
         match errand {
             Errand::Register => self.daemon(node).registering = false,
-            Errand::Administer(member, state) => {
-                if code.is_some() && self.calm {
-                    let again = Operation::Administer {
-                        node: member,
-                        state,
-                    };
-                    self.later_operator(again);
+            Errand::Word(operation) => {
+                let open = matches!(operation, Operation::Administer { .. });
+                if code.is_some_and(|code| code != Code::NotFound) && open && self.calm {
+                    self.later_operator(operation);
                 }
             }
             Errand::Abandon(upload) => {
@@ -828,13 +825,6 @@ impl Cluster {
 
     /// An operator at some node says something about a member.
     pub fn operator(&mut self, operation: Operation) -> Result<(), String> {
-        let Operation::Administer {
-            node: member,
-            state,
-        } = operation
-        else {
-            return Ok(());
-        };
         let living: Vec<NodeId> = self
             .nodes()
             .into_iter()
@@ -844,7 +834,7 @@ impl Cluster {
             return Ok(());
         }
         let node = living[below(&mut self.random, living.len())];
-        self.errand(node, Errand::Administer(member, state), Some(operation))
+        self.errand(node, Errand::Word(operation.clone()), Some(operation))
     }
 
     fn later_operator(&mut self, operation: Operation) {

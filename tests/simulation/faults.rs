@@ -27,12 +27,13 @@ impl Cluster {
             return Ok(());
         }
         let victim = self.victim();
-        match self.random.below(16) {
+        match self.random.below(if self.plan.spares > 0 { 19 } else { 16 }) {
             0..=5 if self.plan.crashes && self.alive(victim) => self.crash_and_return(victim)?,
             6 if self.plan.crashes && self.random.one_in(2) => self.power_cut()?,
             7 | 8 if self.plan.partitions => self.part(victim),
             9 if self.plan.partitions => self.part_one_way(victim),
             10 => self.turn(victim, Event::Stepdown)?,
+            16.. => self.come_or_go(victim)?,
             11 if self.plan.clocks => self.stop_or_set_clock(victim),
             12 | 13 if self.plan.disks => self.disk(victim)?,
             14 if self.plan.operator => self.word(victim)?,
@@ -277,6 +278,53 @@ impl Cluster {
             disk.pending.clear();
             self.image = Some((victim, disk));
         }
+    }
+
+    /// A machine asks to be made a member, or an operator takes one out.
+    fn come_or_go(&mut self, victim: NodeId) -> Result<(), String> {
+        if let Some(spare) = self.absent.first().copied()
+            && self.random.one_in(2)
+        {
+            self.count("joins");
+            return self.join(spare);
+        }
+        let spared = self.absent.len() < usize::from(self.plan.spares);
+        if spared && self.is_placid() && self.calm_enough(victim) {
+            self.count("removals asked");
+            return self.operator(Operation::Remove {
+                node: victim,
+                force: false,
+            });
+        }
+        Ok(())
+    }
+
+    fn calm_enough(&self, victim: NodeId) -> bool {
+        let dirs = self.shelves[&victim].ids();
+        dirs.iter().all(|dir| self.may_lose(victim, *dir))
+    }
+
+    /// An empty machine starts and asks to be made a member.
+    pub fn join(&mut self, node: NodeId) -> Result<(), String> {
+        self.absent.remove(&node);
+        self.joiners.insert(node);
+        if self.alive(node) {
+            return Ok(());
+        }
+        self.start(node)
+    }
+
+    /// A member is no member any more: its machine is taken away, with its disks.
+    pub fn removed(&mut self, node: NodeId) -> Result<(), String> {
+        if !self.absent.insert(node) {
+            return Ok(());
+        }
+        self.count("removals");
+        if self.alive(node) {
+            self.crash(node)?;
+        }
+        self.wipe(node);
+        Ok(())
     }
 
     /// One voter is cut off, so that what is committed now lies with the leader and the victim; then both end at once, and the victim's disk is lost.

@@ -19,6 +19,8 @@ pub struct Plan {
     pub seed: u64,
     pub nodes: u16,
     pub voters: usize,
+    /// Machines that are no members at birth: they ask to be made members some time.
+    pub spares: u16,
     /// Longest ordinary delay of a message, and the longest of a late one.
     pub delay: (u64, u64),
     /// One message in so many is lost, comes twice, is late; 0 for never.
@@ -70,10 +72,11 @@ impl Plan {
         let mut pick = |choices: [u64; 4]| choices[below(&mut random, 4)];
         let delay = pick([500, 2_000, 2_000, 40_000]);
         let sync = pick([300, 2_000, 5_000, 30_000]);
-        Self {
+        let plan = Self {
             seed,
             nodes,
             voters,
+            spares: 0,
             delay: (delay, delay * pick([2, 10, 10, 50])),
             loss: pick([0, 0, 200, 30]),
             twice: pick([0, 0, 100, 30]),
@@ -94,6 +97,11 @@ impl Plan {
             reorder: pick([0, 0, 100, 20]),
             dirs: pick([1, 1, 2, 3]),
             garbage_grace: pick([500_000, 1_000_000, 2_000_000, 4_000_000]),
+        };
+        let spares = if nodes >= 3 { pick([0, 0, 1, 2]) } else { 0 };
+        Self {
+            spares: u16::try_from(spares).unwrap_or(0),
+            ..plan
         }
     }
 
@@ -113,6 +121,17 @@ impl Plan {
                 manages: usize::from(id) < self.voters.max(3),
             })
             .collect();
+        if node.0 >= self.nodes {
+            settings.members = vec![BirthMember {
+                id: node,
+                name: format!("n{node}"),
+                address: format!("10.0.0.{node}:1"),
+                votes: false,
+                stores: true,
+                manages: true,
+            }];
+        }
+        settings.membership_grace = Duration::from_secs(2);
         settings.voters = self.voters;
         settings.heartbeat_interval = Duration::from_millis(500);
         settings.heartbeat_timeout = Duration::from_millis(1_500);
@@ -130,7 +149,7 @@ impl Plan {
             address: format!("10.0.0.{node}:1"),
             dirs,
             stores: true,
-            manages: usize::from(node.0) < self.voters.max(3),
+            manages: usize::from(node.0) < self.voters.max(3) || node.0 >= self.nodes,
             boot,
             knows: KNOWS,
         }

@@ -1,18 +1,18 @@
 //! The one true history: every committed command, applied once more as soon as any node has applied it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use momo::base::digest::Sha256;
 use momo::base::id::OperationId;
 use momo::base::path::FilePath;
-use momo::base::table::{MemoryTables, Overlay};
+use momo::base::table::{Batch, MemoryTables, Overlay};
 use momo::core::catalog::{self, query};
 use momo::core::node::LogRecord;
 use momo::wire::command::{Birth, Command, Operation, Reply};
 use momo::wire::peer::SnapshotHead;
 use momo::wire::record::ObjectRecord;
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, EntryType};
+use raft::eraftpb::{ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType};
 
 /// What has happened, in the order of the log.
 pub struct Truth {
@@ -24,6 +24,9 @@ pub struct Truth {
     pub tables: MemoryTables,
     /// Index of the last entry.
     pub index: u64,
+    /// Voters and learners behind it.
+    voters: BTreeSet<u64>,
+    learners: BTreeSet<u64>,
 }
 
 /// What a command did.
@@ -38,21 +41,43 @@ impl Truth {
     /// The catalog at birth.
     pub fn new(birth: &Birth) -> Self {
         let mut tables = MemoryTables::default();
-        let mut batch = catalog::born(birth);
-        let head = SnapshotHead {
-            index: 1,
-            term: 1,
-            voters: Vec::new(),
-            learners: Vec::new(),
+        tables.write(&catalog::born(birth));
+        let seats = |votes| {
+            let members = birth.members.iter().filter(move |m| m.votes == votes);
+            members.map(|member| member.id.raft()).collect()
         };
-        catalog::set_applied(&mut batch, &head);
-        tables.write(&batch);
-        Self {
+        let mut truth = Self {
             commands: BTreeMap::new(),
             names: BTreeMap::new(),
             tables,
             index: 1,
-        }
+            voters: seats(true),
+            learners: seats(false),
+        };
+        truth.stands_at(1);
+        truth
+    }
+
+    fn stands_at(&mut self, term: u64) {
+        let head = SnapshotHead {
+            index: self.index,
+            term,
+            voters: self.voters.iter().copied().collect(),
+            learners: self.learners.iter().copied().collect(),
+        };
+        let mut batch = Batch::default();
+        catalog::set_applied(&mut batch, &head);
+        self.tables.write(&batch);
+    }
+
+    fn reconfigure(&mut self, kind: ConfChangeType, node: u64) {
+        self.voters.remove(&node);
+        self.learners.remove(&node);
+        match kind {
+            ConfChangeType::AddNode => self.voters.insert(node),
+            ConfChangeType::AddLearnerNode => self.learners.insert(node),
+            ConfChangeType::RemoveNode => false,
+        };
     }
 
     /// The next entry; what it did, if it was a command.
@@ -66,7 +91,27 @@ impl Truth {
         }
         self.index = record.index;
         let entry = Entry::parse_from_bytes(&record.bytes).map_err(|e| e.to_string())?;
-        if entry.get_entry_type() != EntryType::EntryNormal || entry.data.is_empty() {
+        let changes = match entry.get_entry_type() {
+            EntryType::EntryNormal => Vec::new(),
+            EntryType::EntryConfChange => {
+                let change = ConfChange::parse_from_bytes(&entry.data);
+                let change = change.map_err(|e| e.to_string())?;
+                vec![(change.get_change_type(), change.node_id)]
+            }
+            EntryType::EntryConfChangeV2 => {
+                let change = ConfChangeV2::parse_from_bytes(&entry.data);
+                let change = change.map_err(|e| e.to_string())?;
+                let single = change.changes.iter();
+                single
+                    .map(|one| (one.get_change_type(), one.node_id))
+                    .collect()
+            }
+        };
+        for (kind, node) in &changes {
+            self.reconfigure(*kind, *node);
+        }
+        if !changes.is_empty() || entry.data.is_empty() {
+            self.stands_at(record.term);
             return Ok(None);
         }
         let command: Command = serde_json::from_slice(&entry.data).map_err(|e| e.to_string())?;
@@ -80,6 +125,7 @@ impl Truth {
         let reply = applied.map_err(|e| e.to_string())?.reply;
         let batch = overlay.batch;
         self.tables.write(&batch);
+        self.stands_at(record.term);
         if let Some(path) = path(&command.operation) {
             let now = query::file(&self.tables, path).map_err(|e| e.to_string())?;
             let name = self.names.entry(path.clone()).or_default();
