@@ -117,6 +117,9 @@ pub struct Cluster {
     pub storm: Storm,
     /// The last thing that kept all from being well.
     unwell: String,
+    /// What nodes said, if a script listens; and answers to operators.
+    heard: Option<Vec<String>>,
+    pub words: Vec<String>,
     pub trace: Trace,
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -158,6 +161,8 @@ impl Cluster {
             copies: Copies::default(),
             storm: Storm::default(),
             unwell: String::new(),
+            heard: None,
+            words: Vec::new(),
             random: Random::new(mix(plan.seed)),
             now: 0,
             sequence: 0,
@@ -233,6 +238,37 @@ impl Cluster {
         })?;
         let done = self.clients.history.last().ok_or("nothing was done")?;
         Ok(done.outcome.clone())
+    }
+
+    /// A read of a name at a node.
+    pub fn read(&mut self, node: NodeId, name: &str) -> Result<Outcome, String> {
+        let path = FilePath::new(name).map_err(|error| error.to_string())?;
+        let before = self.clients.history.len();
+        self.ask(usize::MAX, node, Request::Read(path))?;
+        self.until(60_000_000, |cluster| {
+            let mut later = cluster.clients.history.iter().skip(before);
+            later.any(|done| matches!(&done.request, Request::Read(p) if p.as_str() == name))
+        })?;
+        let done = self.clients.history.last().ok_or("nothing was done")?;
+        Ok(done.outcome.clone())
+    }
+
+    /// An operator's word, and how it was taken.
+    pub fn word(&mut self, operation: Operation) -> Result<String, String> {
+        let before = self.words.len();
+        self.operator(operation)?;
+        self.until(60_000_000, |cluster| cluster.words.len() > before)?;
+        Ok(self.words[before].clone())
+    }
+
+    /// From now on what nodes say is kept.
+    pub fn hear(&mut self) {
+        self.heard = Some(Vec::new());
+    }
+
+    /// What they said since this was last asked.
+    pub fn heard(&mut self) -> Vec<String> {
+        self.heard.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Everything that was seen, against what is in the log.
@@ -602,6 +638,9 @@ impl Cluster {
             }
             Asked::Sync => self.sync(node),
             Asked::Say(text) => {
+                if let Some(heard) = &mut self.heard {
+                    heard.push(format!("node {node}: {text}"));
+                }
                 self.trace
                     .line(self.now, format_args!("node {node} says {text}"));
             }

@@ -204,6 +204,8 @@ impl Cluster {
         match errand {
             Errand::Register => self.daemon(node).registering = false,
             Errand::Word(operation) => {
+                let word = code.map_or("done", Code::word).to_lowercase();
+                self.words.push(word);
                 let open = matches!(operation, Operation::Administer { .. });
                 if code.is_some_and(|code| code != Code::NotFound) && open && self.calm {
                     self.later_operator(operation);

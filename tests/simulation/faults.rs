@@ -27,7 +27,10 @@ impl Cluster {
             return Ok(());
         }
         let victim = self.victim();
-        match self.random.below(if self.plan.spares > 0 { 19 } else { 16 }) {
+        match self
+            .random
+            .below(if self.plan.spares > 0 { 19 } else { 16 })
+        {
             0..=5 if self.plan.crashes && self.alive(victim) => self.crash_and_return(victim)?,
             6 if self.plan.crashes && self.random.one_in(2) => self.power_cut()?,
             7 | 8 if self.plan.partitions => self.part(victim),
@@ -36,7 +39,7 @@ impl Cluster {
             16.. => self.come_or_go(victim)?,
             11 if self.plan.clocks => self.stop_or_set_clock(victim),
             12 | 13 if self.plan.disks => self.disk(victim)?,
-            14 if self.plan.operator => self.word(victim)?,
+            14 if self.plan.operator => self.change_of_mind(victim)?,
             15 if self.plan.wipes && self.random.one_in(2) => self.take_image(victim),
             15 if self.plan.wipes => self.leave_a_witness(victim),
             _ => {}
@@ -374,7 +377,7 @@ impl Cluster {
     }
 
     /// An operator closes a node, or opens it again.
-    fn word(&mut self, victim: NodeId) -> Result<(), String> {
+    fn change_of_mind(&mut self, victim: NodeId) -> Result<(), String> {
         let states = [
             Administrative::Alive,
             Administrative::Readonly,

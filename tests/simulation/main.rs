@@ -14,6 +14,7 @@ mod faults;
 mod network;
 mod plan;
 mod scenarios;
+mod scripts;
 mod shelves;
 mod trace;
 mod world;
