@@ -344,7 +344,12 @@ impl Membership {
         let last_index = hello.last_index;
         let past = hello.cluster.filter(|_| hello.newborn.is_none());
         let joins = hello.joins.clone();
-        self.peers.entry(from).or_default().hello = Some(hello);
+        let peer = self.peers.entry(from).or_default();
+        peer.hello = Some(hello);
+        if empty_log {
+            // What it said of its tables was before.
+            peer.applied = None;
+        }
         if let Some(cluster) = past.filter(|_| canary::is(Canary::WipedVoterVotes)) {
             let step = self.admitted(turn, from, cluster);
             if step.is_some() {
@@ -889,7 +894,7 @@ impl Membership {
             .collect()
     }
 
-    /// Whether a learner has caught up, by its own word too when it was taken in during this lead: acknowledgements of its former life may still have been on their way.
+    /// Whether a learner has caught up, by its own word too: acknowledgements of its former life may still have been on their way, and one that waits to be taken in says nothing of any tables.
     fn fit(&self, node: NodeId, raft: &Consensus) -> bool {
         let Some(peer) = self.peers.get(&node) else {
             return false;
@@ -899,11 +904,7 @@ impl Membership {
             peer.applied
                 .is_some_and(|(of, applied)| Some(of) == boot && applied >= floor)
         };
-        raft.caught_up(node)
-            && self
-                .floors
-                .get(&node)
-                .is_none_or(|floor| by_its_word(*floor))
+        raft.caught_up(node) && by_its_word(self.floors.get(&node).copied().unwrap_or(1))
     }
 }
 
