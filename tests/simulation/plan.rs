@@ -118,7 +118,7 @@ impl Plan {
                 address: format!("10.0.0.{id}:1"),
                 votes: usize::from(id) < self.voters,
                 stores: true,
-                manages: usize::from(id) < self.voters.max(3),
+                manages: self.spares > 0 || usize::from(id) < self.voters.max(3),
             })
             .collect();
         if node.0 >= self.nodes {
@@ -149,7 +149,7 @@ impl Plan {
             address: format!("10.0.0.{node}:1"),
             dirs,
             stores: true,
-            manages: usize::from(node.0) < self.voters.max(3) || node.0 >= self.nodes,
+            manages: self.spares > 0 || usize::from(node.0) < self.voters.max(3),
             boot,
             knows: KNOWS,
         }
