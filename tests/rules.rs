@@ -280,7 +280,7 @@ fn r11_a_hop_that_hangs_is_left_out_and_the_next_upload_does_not_wait_for_it() {
 
 #[test]
 fn r13_a_wiped_voter_has_no_say_and_forgets_no_second_time() {
-    let mut cluster = Cluster::three();
+    let mut cluster = Cluster::start(&shape("[write]\ndeadline=5000\n\n"));
     let body = content(60, 30_000);
     put(&cluster, 0, "before", "", &body);
     cluster.daemons[1].kill();
@@ -320,6 +320,29 @@ fn r13_a_wiped_voter_has_no_say_and_forgets_no_second_time() {
     put(&cluster, 1, "without-0", "", &more);
     assert_eq!(cluster.get(1, "before"), body);
     assert_eq!(cluster.get(2, "without-0"), more);
+}
+
+#[test]
+fn r13_most_voters_wiped_is_no_first_start_and_they_say_what_they_wait_for() {
+    let mut cluster = Cluster::start(&shape(""));
+    for id in [0, 1] {
+        cluster.daemons[id].kill();
+        fs::remove_dir_all(&cluster.daemons[id].data).expect("an emptied disk");
+        cluster.daemons[id].start();
+    }
+    let says = |cluster: &Cluster, id: usize, words: &str| {
+        let status = cluster.daemons[id].text();
+        let status = status.and_then(|mut text| text.ask_lines("STATUS JSON"));
+        status.is_ok_and(|lines| lines.iter().any(|line| line.contains(words)))
+    };
+    for id in [0, 1] {
+        cluster.eventually("it says whom it waits for", |cluster| {
+            says(cluster, id, "nothing is remembered here, a cluster is by 2")
+        });
+    }
+    for id in [0, 1, 2] {
+        assert!(!says(&cluster, id, "\"state\":\"ready\""), "daemon {id}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::momo::Upload;
+use harness::mount::Mount;
 use harness::{Cluster, Daemon, PATIENCE, Shape, content, hex};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -170,7 +171,7 @@ fn a_scrub_finds_every_kind_of_damage_says_it_by_its_code_and_has_it_made_good()
             && !aside(&cluster.daemons[1], &body(2)).exists()
     });
     let logged = cluster.daemons[1].logged();
-    for code in ["BSUM", "BLEN", "MISS", "BCNT", "REPL"] {
+    for code in ["BSUM", "BLEN", "MISS", "BCNT", "REPL", "linked again"] {
         assert!(logged.contains(code), "{code}\n{}", cluster.tails());
     }
     let again = scrub_now(&cluster);
@@ -379,7 +380,7 @@ fn a_holder_that_dies_or_hangs_in_the_middle_of_a_read_costs_no_byte_and_no_stal
         cluster.holders("long", &body) == [0, 1]
     });
     read_while(&mut cluster, "long", &body, |cluster| {
-        cluster.daemons[0].kill()
+        cluster.daemons[0].kill();
     });
     cluster.daemons[0].start();
     cluster.wait_ready();
@@ -402,4 +403,50 @@ fn a_holder_that_dies_or_hangs_in_the_middle_of_a_read_costs_no_byte_and_no_stal
         "{}",
         cluster.tails()
     );
+}
+
+#[test]
+fn a_daemon_whose_data_directory_is_read_only_starts_serves_what_it_has_and_takes_nothing() {
+    let place = tempfile::tempdir().expect("a folder");
+    let Some(mounted) = Mount::tmpfs(place.path().join("small"), 256) else {
+        return;
+    };
+    let mut cluster = Cluster::prepare(&Shape {
+        data: vec![(2, mounted.0.join("data"))],
+        ..Shape::default()
+    });
+    // The last section of the file is daemon 2's.
+    let conf = fs::read_to_string(&cluster.conf).expect("the configuration");
+    let state = cluster.folder().join("state-2");
+    fs::write(
+        &cluster.conf,
+        format!("{conf}state_dir={}\n", state.display()),
+    )
+    .expect("a state directory");
+    for daemon in &mut cluster.daemons {
+        daemon.start();
+    }
+    cluster.wait_ready();
+    let (old, new) = (content(390, 300_000), content(391, 300_000));
+    upload(&cluster, 0, "old", &old);
+    cluster.eventually("three copies", |cluster| cluster.copies("old", &old) == 3);
+    cluster.daemons[2].kill();
+    mounted.remount("ro");
+    cluster.daemons[2].start();
+    cluster.wait_ready();
+    upload(&cluster, 0, "new", &new);
+    assert_eq!(cluster.get(2, "new"), new, "from the others");
+    assert_eq!(cluster.copies("new", &new), 2);
+    for id in [0, 1] {
+        cluster.daemons[id].kill();
+    }
+    // Alone it serves what it holds, as it was.
+    assert_eq!(cluster.get(2, "old"), old);
+    assert!(
+        cluster.daemons[2].logged().contains("is read-only"),
+        "{}",
+        cluster.tails()
+    );
+    cluster.daemons[2].kill();
+    drop(mounted);
 }

@@ -85,6 +85,7 @@ hex_id!(
 
 impl ClusterId {
     /// The id of the cluster that one member goes on with when the others are lost for good: it remembers whose it was, and `chance` makes it another each time.
+    #[must_use]
     pub fn successor(self, chance: u64) -> Self {
         let descent = u128::from(self.descent(chance));
         Self(u128::from(chance) << 64 | descent)

@@ -58,8 +58,10 @@ pub const DRIVER_QUEUE: usize = 4_096;
 pub const LINK_QUEUE: usize = 1_024;
 /// Copy jobs waiting for the replication worker (spec: a bounded queue of 1,000); the catalog remembers what does not fit.
 pub const JOB_QUEUE: usize = 1_000;
-/// Copies a node takes in at the same time.
+/// Copies a node takes in at the same time, unless the operator says otherwise.
 pub const JOBS_IN: usize = 2;
+/// Copies a node gives out at the same time, unless the operator says otherwise.
+pub const JOBS_OUT: usize = 4;
 
 /// Log entries between two checkpoints of the tables, at most.
 pub const CHECKPOINT_ENTRIES: u64 = 4_096;

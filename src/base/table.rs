@@ -14,7 +14,8 @@ pub enum Table {
     History,
     /// SHA-256 (32 bytes) to size, copies and references of an object.
     Objects,
-    /// Number of nodes (1 byte), SHA-256 of every object that lies on fewer nodes than wanted: fewest copies first.
+    /// Number of nodes (1 byte), SHA-256 of every object that counts on fewer nodes than wanted: fewest copies first, and
+    /// last those without any copy (255).
     Debts,
     /// SHA-256 (32 bytes) and path of every file whose newest version has the object as a part; no value.
     Names,
@@ -26,11 +27,13 @@ pub enum Table {
     Replies,
     /// Upload id (18 bytes) to its fate, put or given up (rule R5); node number (2 bytes) to how far it has come.
     Abandoned,
+    /// SHA-256 (32 bytes) of every object that has copies which may go; no value.
+    Surplus,
 }
 
 impl Table {
     /// Every table, in the order in which a store lays them out.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Files,
         Self::History,
@@ -41,6 +44,7 @@ impl Table {
         Self::Modes,
         Self::Replies,
         Self::Abandoned,
+        Self::Surplus,
     ];
 
     /// The table's name on disk and in exports.
@@ -56,6 +60,7 @@ impl Table {
             Self::Modes => "modes",
             Self::Replies => "replies",
             Self::Abandoned => "abandoned",
+            Self::Surplus => "surplus",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -11,9 +12,13 @@ use sha2::Digest;
 use super::admin::{Client, Kind, nonsense};
 use super::dial::{DialFlags, words};
 use super::exit::{Failure, of_file};
-use super::print;
+use super::locate::ConfFlag;
+use super::{print, server};
 use crate::base::digest::Sha256;
+use crate::base::id::NodeId;
+use crate::config::Config;
 use crate::engine::frame::FrameStream;
+use crate::store::layout;
 use crate::wire::admin::{Answer, IMPORT_AT_ONCE, Outcome, Request};
 use crate::wire::lines::{End, Entry, Head, LINE_BYTES, Line};
 use crate::wire::peer::{BodyEnd, Kind as Frame};
@@ -37,6 +42,8 @@ pub(super) struct Flags {
 enum Command {
     /// Write names, versions, digests and places of all files as JSON lines: as of one moment, and no file contents
     Export(Export),
+    /// Free a stopped daemon's directories from a cluster that is lost, so that a new one can be born with their bytes
+    Release(Release),
     /// Take the files of such a copy into an empty catalog, as far as the nodes still have their bytes
     Import(Import),
 }
@@ -48,6 +55,22 @@ struct Export {
     file: Option<PathBuf>,
     #[command(flatten)]
     dial: DialFlags,
+}
+
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+For a cluster whose catalog is lost on every daemon: while one has it, use `momo recover`. Run it for each daemon, on its
+machine, stopped. Set `[gc] grace` to several days first: bytes that no name refers to are removed after it. Then start
+all daemons, which give birth to a new cluster, and run `momo catalog import`.")]
+struct Release {
+    /// Which [daemon.N]
+    #[arg(long, value_name = "N")]
+    id: u16,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    conf: ConfFlag,
 }
 
 #[derive(Args, Debug)]
@@ -78,7 +101,38 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     match &flags.command {
         Command::Export(export) => self::export(export),
         Command::Import(import) => self::import(import),
+        Command::Release(release) => self::release(release),
     }
+}
+
+fn release(release: &Release) -> Result<(), Failure> {
+    let config = release.conf.load()?;
+    let id = server::known(&config, release.id)?;
+    if !release.yes {
+        print::confirm(&format!(
+            "daemon {id} forgets its cluster and its copy of the catalog (put aside, not removed); its files' bytes stay"
+        ))?;
+    }
+    print::out(&format!("daemon {id}: released{}\n", forget(&config, id)?))
+}
+
+/// Puts a stopped daemon's catalog aside and frees its directories from their cluster; where the catalog is then, in words.
+pub(super) fn forget(config: &Config, id: NodeId) -> Result<String, Failure> {
+    let Some(daemon) = config.daemon(id) else {
+        return Err(Failure::Failed(format!("no daemon {id}")));
+    };
+    let state = daemon.state_dir();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let mut name = state.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".released-{}", now.map_or(0, |now| now.as_secs())));
+    let aside = state.with_file_name(name);
+    let put_aside = layout::release(&daemon.data, &state, id, &aside)
+        .map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(if put_aside {
+        format!(", its state is in {}", aside.display())
+    } else {
+        String::new()
+    })
 }
 
 fn export(export: &Export) -> Result<(), Failure> {

@@ -123,7 +123,7 @@ fn run_here(flags: &Up) -> Result<(), Failure> {
     }
     let config = flags.conf.load()?;
     let daemons = chosen(&config, &flags.id)?;
-    lfd::supervise(&config, daemons, "cluster")
+    lfd::supervise(&config, daemons, Vec::new(), "cluster")
 }
 
 /// The same in a process of its own, whose first words are waited for.

@@ -8,8 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::exit::Failure;
 use super::{
-    argv, catalog, check, client, cluster, completions, get, lfd, ls, mode, node, print, put, rm,
-    scrub, secret, server, stat, status,
+    argv, catalog, check, client, cluster, completions, get, lfd, ls, mode, node, print, put,
+    recover, rm, scrub, secret, server, stat, status,
 };
 
 const EXAMPLES: &str = "\
@@ -62,6 +62,8 @@ enum Command {
     Status(status::Flags),
     /// The members of the cluster: list, drain, take in and out
     Node(node::Flags),
+    /// When the majority is lost for good: let one daemon go on alone; or let a daemon ask anew
+    Recover(recover::Flags),
     /// A readable copy of the catalog: write it out, take it in
     Catalog(catalog::Flags),
     /// Have every copy read again, or show how far that is and what was found
@@ -101,6 +103,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Mode(flags) => mode::run(&flags),
         Command::Status(flags) => status::run(&flags),
         Command::Node(flags) => node::run(&flags),
+        Command::Recover(flags) => recover::run(&flags),
         Command::Catalog(flags) => catalog::run(&flags),
         Command::Scrub(flags) => scrub::run(&flags),
         Command::Secret(flags) => secret::run(&flags),

@@ -16,6 +16,7 @@ use crate::server::supervise::{self, Charge};
 Examples:
   momo lfd --id 0
   momo lfd --id 2 --conf /etc/momo/momo.conf
+  momo lfd --id 7 --join host0:3333
 
 The daemon's process is killed and started again when its heartbeats stay away for lfd.timeout, and started again whenever
 it ends, after a wait that grows to lfd.backoff. SIGTERM or Ctrl-C lets it drain and ends both; a second one does not wait.
@@ -26,19 +27,22 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 0)]
     id: u16,
     #[command(flatten)]
+    meeting: server::MeetingFlags,
+    #[command(flatten)]
     conf: ConfFlag,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let config = flags.conf.load()?;
     let id = server::known(&config, flags.id)?;
-    supervise(&config, vec![id], "lfd")
+    supervise(&config, vec![id], flags.meeting.words(), "lfd")
 }
 
-/// Looks after these daemons until a signal comes.
+/// Looks after these daemons until a signal comes; each is started with the words of `meeting` too.
 pub(super) fn supervise(
     config: &Config,
     daemons: Vec<NodeId>,
+    meeting: Vec<String>,
     by: &'static str,
 ) -> Result<(), Failure> {
     secret::check(config)?;
@@ -48,6 +52,7 @@ pub(super) fn supervise(
         daemons,
         program: program()?,
         conf: config.file.clone(),
+        meeting,
         by,
     };
     supervise::run(&charge).map_err(|error| Failure::Failed(error.to_string()))

@@ -11,7 +11,7 @@ use super::exit::Failure;
 use super::print;
 use super::text::{Client, Session, Stop, Trouble, elsewhere};
 use crate::wire::parsed::Parsed;
-use crate::wire::text::{LIST_HEAD, ListRow, Request, Verdict, verdict};
+use crate::wire::text::{LIST_HEAD, LIST_HEAD_STALE, ListRow, Request, Verdict, verdict};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -61,7 +61,9 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 /// Rows up to the end of the connection; a listing that breaks off within a row is refused.
 fn list(session: &mut Session) -> Result<Vec<ListRow>, Trouble> {
     let head = session.line().map_err(Stop::of_question)?;
-    if head != LIST_HEAD.trim_end() {
+    if head == LIST_HEAD_STALE.trim_end() {
+        print::warn("no leader confirmed in time that this is how things stand");
+    } else if head != LIST_HEAD.trim_end() {
         return Err(match verdict(&head) {
             Verdict::Err(why) => Stop::Err(why.to_owned()).of_question(),
             _ => Stop::Nonsense(head).of_question(),

@@ -24,6 +24,7 @@ mod node;
 mod print;
 mod progress;
 mod put;
+mod recover;
 mod rm;
 mod scrub;
 mod secret;

@@ -1,7 +1,6 @@
 //! `momo node`: the members, and what an operator says about them.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, stderr, stdin};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -216,7 +215,7 @@ fn add(add: &Add) -> Result<(), Failure> {
         return print::json(&json!({ "node": id, "state": "added", "index": index }));
     }
     print::out(&format!(
-        "node {id}: added; start it now with an empty directory: momo server --id {id}\n"
+        "node {id}: added; start it now with an empty directory: momo server --id {id} --join HOST:PORT of any other\n"
     ))
 }
 
@@ -261,7 +260,7 @@ fn remove(remove: &Remove) -> Result<(), Failure> {
     let state = find(&known, &one.node)?;
     let node = state.record.id;
     if remove.force && !remove.yes {
-        confirm(&format!(
+        print::confirm(&format!(
             "node {node} is taken out of the cluster. {}",
             loss(state)
         ))?;
@@ -278,7 +277,7 @@ fn dead(dead: &Dead) -> Result<(), Failure> {
     let state = find(&known, &one.node)?;
     let node = state.record.id;
     if !dead.yes {
-        confirm(&format!("node {node} is declared dead. {}", loss(state)))?;
+        print::confirm(&format!("node {node} is declared dead. {}", loss(state)))?;
     }
     let state = Administrative::Dead;
     let index = change(&mut client, &Request::Administer { node, state })?;
@@ -307,23 +306,6 @@ fn loss(state: &NodeState) -> String {
             held.objects
         ),
     }
-}
-
-/// Asks the person at the terminal; nobody there is a no.
-fn confirm(question: &str) -> Result<(), Failure> {
-    print::warn(question);
-    if !stdin().is_terminal() || !stderr().is_terminal() {
-        return Err(Failure::Usage(
-            "nobody to ask: say --yes if that is what you want".to_owned(),
-        ));
-    }
-    print::warn("type yes to go on:");
-    let mut line = String::new();
-    let read = stdin().read_line(&mut line);
-    if read.is_ok() && line.trim() == "yes" {
-        return Ok(());
-    }
-    Err(Failure::Failed("nothing was changed".to_owned()))
 }
 
 fn drain(drain: &Drain) -> Result<(), Failure> {
@@ -431,6 +413,16 @@ fn screen(nodes: &Nodes) -> String {
             ""
         },
     );
+    if let Some(repair) = nodes.repair.filter(|_| nodes.under_replicated > 0) {
+        let _ = writeln!(
+            text,
+            "repair: {} left, {} jobs, {} copies made, {} a second",
+            size(nodes.bytes_left),
+            repair.jobs,
+            repair.copies_done,
+            size(repair.bytes_per_s),
+        );
+    }
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(nodes.nodes.iter().map(|state| row(nodes, state)));
     let mut widths = [0; HEAD.len()];

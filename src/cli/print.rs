@@ -1,6 +1,6 @@
 //! Standard output and standard error: one write a piece, and a closed pipe is the end instead of a panic.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use super::exit::Failure;
 
@@ -31,4 +31,21 @@ pub(super) fn warn(text: &str) {
     let _ = io::stderr()
         .lock()
         .write_all(format!("momo: {text}\n").as_bytes());
+}
+
+/// Asks the person at the terminal; nobody there is a no.
+pub(super) fn confirm(question: &str) -> Result<(), Failure> {
+    warn(question);
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::Usage(
+            "nobody to ask: say --yes if that is what you want".to_owned(),
+        ));
+    }
+    warn("type yes to go on:");
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line);
+    if read.is_ok() && line.trim() == "yes" {
+        return Ok(());
+    }
+    Err(Failure::Failed("nothing was changed".to_owned()))
 }

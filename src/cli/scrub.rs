@@ -11,6 +11,7 @@ use super::admin::{Client, Kind, nonsense};
 use super::dial::DialFlags;
 use super::exit::Failure;
 use super::print;
+use crate::base::time::Wall;
 use crate::config::field::{address, time};
 use crate::wire::admin::{Answer, Keeper, Request};
 use crate::wire::scrub::{Finding, Pass, ScrubStatus, State};
@@ -29,6 +30,10 @@ Examples:
 Codes: POVI objects on fewer nodes than wanted, MISS copies that were missing, BLEN of a bad length, BSUM with a bad
 checksum, GONE objects of which no copy is left, REPL copies made again, BCNT copies too many or counted by nobody.
 They are counted since each daemon began. A bad copy is kept in .momo/aside until there are enough good ones.")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(super) struct Flags {
     /// Begin a pass over everything, as fast as scrub.bandwidth allows
     #[arg(long, conflicts_with = "status")]
@@ -87,7 +92,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 fn ask(client: &mut Client, begin: bool) -> Result<(Option<ScrubStatus>, Vec<Keeper>), Failure> {
     let kind = if begin { Kind::Change } else { Kind::Question };
     match client.ask(&Request::Scrub { begin }, kind)? {
-        Answer::Scrub { scrub, members } => Ok((scrub, members)),
+        Answer::Scrub { scrub, members } => Ok((scrub.map(|scrub| *scrub), members)),
         other => Err(nonsense(&other)),
     }
 }
@@ -207,7 +212,7 @@ fn table(told: &[Told]) -> String {
             keeper.name,
             scrub.state.word(),
             scrub.pass.map_or_else(|| "-".to_owned(), done),
-            last.map_or_else(|| "never".to_owned(), |ended| ended.rfc3339())
+            last.map_or_else(|| "never".to_owned(), Wall::rfc3339)
         );
         for finding in Finding::ALL {
             let _ = write!(text, " {:>6}", scrub.found.of(finding));
@@ -240,7 +245,6 @@ fn done(pass: Pass) -> String {
 mod tests {
     use super::*;
     use crate::base::id::NodeId;
-    use crate::base::time::Wall;
     use crate::wire::scrub::Findings;
 
     fn told(scrub: Result<ScrubStatus, String>) -> Told {

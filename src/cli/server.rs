@@ -8,7 +8,6 @@ use super::exit::Failure;
 use super::locate::ConfFlag;
 use super::{logging, secret};
 use crate::base::id::NodeId;
-use crate::config::field::time;
 use crate::config::{Config, HostPort, field};
 use crate::server::{Meeting, notify};
 
@@ -23,20 +22,38 @@ pub(super) struct Flags {
     /// Which [daemon.N] of the configuration to run
     #[arg(long, value_name = "N", default_value_t = 0)]
     id: u16,
-    /// Become a member of the cluster that the daemon at this address belongs to; the configuration may hold this daemon alone
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    join: Option<HostPort>,
-    /// Where the other daemons reach this one, if not at the address it listens on
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    advertise: Option<HostPort>,
+    #[command(flatten)]
+    meeting: MeetingFlags,
     #[command(flatten)]
     conf: ConfFlag,
     /// The process that supervises this one: ends with it, and tells it on standard input how it goes
     #[arg(long, value_name = "PID", hide = true, requires = "heartbeat")]
     supervisor: Option<u32>,
     /// How often the supervisor is told that this process is alive
-    #[arg(long, value_name = "TIME", hide = true, value_parser = time)]
+    #[arg(long, value_name = "TIME", hide = true, value_parser = field::time)]
     heartbeat: Option<Duration>,
+}
+
+/// How the daemon meets the others, where the configuration does not say.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct MeetingFlags {
+    /// Become a member of the cluster that the daemon at this address belongs to; the configuration may hold this daemon alone
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    join: Option<HostPort>,
+    /// Where the other daemons reach this one, if not at the address it listens on
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    advertise: Option<HostPort>,
+}
+
+impl MeetingFlags {
+    /// The same as words of a command line.
+    pub(super) fn words(&self) -> Vec<String> {
+        let said = [("--join", &self.join), ("--advertise", &self.advertise)];
+        said.into_iter()
+            .filter_map(|(flag, address)| Some([flag.to_owned(), address.as_ref()?.to_string()]))
+            .flatten()
+            .collect()
+    }
 }
 
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
@@ -50,8 +67,8 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     secret::check(&config)?;
     logging::start(&config, flags.supervisor.map(|_| id));
     let meeting = Meeting {
-        join: flags.join.clone(),
-        advertise: flags.advertise.clone(),
+        join: flags.meeting.join.clone(),
+        advertise: flags.meeting.advertise.clone(),
     };
     crate::server::run(&config, id, &meeting).map_err(|error| Failure::Failed(error.to_string()))
 }

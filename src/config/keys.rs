@@ -228,6 +228,27 @@ pub static KEYS: &[Key<Config>] = &[
         doc: "How long a daemon may be away before its copies are made again elsewhere.",
     },
     Key {
+        section: "repair",
+        name: "in",
+        field: Field::Count(1..=64, |c| &mut c.repair.incoming),
+        default: Value("2"),
+        doc: "Copies a daemon takes in at the same time.",
+    },
+    Key {
+        section: "repair",
+        name: "out",
+        field: Field::Count(1..=64, |c| &mut c.repair.outgoing),
+        default: Value("4"),
+        doc: "Copies a daemon gives out at the same time.",
+    },
+    Key {
+        section: "repair",
+        name: "bandwidth",
+        field: Field::Bytes(0..=1 << 40, |c| &mut c.repair.bandwidth),
+        default: Value("0"),
+        doc: "Bytes a second that a daemon takes in for repair at most; 0 sets no limit. Uploads go first in any case.",
+    },
+    Key {
         section: "scrub",
         name: "period",
         field: Field::Time(0..=366 * DAY, |c| &mut c.scrub.period),

@@ -130,6 +130,12 @@ pub struct Write {
 pub struct Repair {
     /// How long a node may be away before its copies are made again elsewhere.
     pub grace: Duration,
+    /// Copies a node takes in at the same time.
+    pub incoming: u64,
+    /// Copies a node gives out at the same time.
+    pub outgoing: u64,
+    /// Bytes a second that a node takes in at most; 0 for any number.
+    pub bandwidth: u64,
 }
 
 /// `[scrub]`.

@@ -423,6 +423,8 @@ mod tests {
                 dirs: Vec::new(),
                 boot: Boot(boot),
                 knows: 1,
+                lost: false,
+                gone: Vec::new(),
             };
             let mut batch = Batch::default();
             batch.put(Table::Nodes, &NodeId(node).key(), to_row(&record));
@@ -588,6 +590,71 @@ mod tests {
             Some(true),
             "it was steady in between"
         );
+    }
+
+    #[test]
+    fn heartbeats_that_stay_out_are_counted_each_once_and_death_and_return_are_said() {
+        let mut watch = Watch::new();
+        let mut said = |watch: &mut Watch, second| {
+            watch.verdict(second);
+            let remarks = watch.health.remarks().into_iter();
+            remarks
+                .map(|(_, event, text)| format!("{event} {text}"))
+                .collect::<Vec<_>>()
+        };
+        assert!(said(&mut watch, 0).is_empty());
+        watch.beat(1, 1);
+        assert!(
+            said(&mut watch, 8).is_empty(),
+            "a little late is not missed"
+        );
+        let missed = said(&mut watch, 13);
+        assert_eq!(missed.len(), 1);
+        assert!(missed[0].starts_with("heartbeat_monitor_check") && missed[0].contains("1 of 3"));
+        assert!(said(&mut watch, 14).is_empty());
+        let dead = said(&mut watch, 16);
+        assert!(dead.iter().any(|line| {
+            line.starts_with("heartbeat_monitor_failure") && line.contains("last heard 15.0 s ago")
+        }));
+        watch.beat(1, 40);
+        let back = said(&mut watch, 40);
+        assert!(back[0].starts_with("nm_ss_recovery"), "{back:?}");
+        let seen = watch.health.overview();
+        assert_eq!(
+            (seen[0].node, seen[0].up, seen[0].heard_ms),
+            (OTHER, true, Some(0))
+        );
+        assert_eq!(seen[0].since_ms, Some(0));
+    }
+
+    #[test]
+    fn heartbeats_of_a_fraction_of_a_second_are_judged_alike() {
+        let millis = |millis: u64| Mono(1_000_000_000 + millis * 1_000);
+        let mut watch = Watch::new();
+        watch.health.settings.interval = Duration::from_millis(50);
+        watch.health.settings.timeout = Duration::from_millis(150);
+        let mut tick = |watch: &mut Watch, at| {
+            let tables = watch.tables.clone();
+            watch.health.tick(millis(at), true, &tables).unwrap()
+        };
+        tick(&mut watch, 0);
+        let figures = Figures::default();
+        watch
+            .health
+            .heartbeat(OTHER, Boot(1), figures.clone(), millis(20));
+        assert!(tick(&mut watch, 169).is_empty());
+        let verdicts = tick(&mut watch, 170);
+        assert!(matches!(
+            verdicts[..],
+            [Operation::Observe { alive: false, .. }]
+        ));
+        watch.write(1, false, 1);
+        watch.health.heartbeat(OTHER, Boot(1), figures, millis(400));
+        let verdicts = tick(&mut watch, 400);
+        assert!(matches!(
+            verdicts[..],
+            [Operation::Observe { alive: true, .. }]
+        ));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use protobuf::Message as _;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::node::LogRecord;
@@ -188,6 +188,39 @@ impl Log {
         let at = usize::try_from(index.checked_sub(self.base.0 + 1)?).ok()?;
         self.entries.get(at).map(|entry| entry.term)
     }
+}
+
+/// The hard state of a log that begins behind `head`.
+pub fn hard_state_at(head: &SnapshotHead) -> Vec<u8> {
+    let state = HardState {
+        term: head.term,
+        commit: head.index,
+        ..HardState::default()
+    };
+    state.write_to_bytes().unwrap_or_default()
+}
+
+/// The entries from the first change of the configuration on, with empty ones in place of such changes; `None` when there is none. An error when one does not parse.
+pub fn without_changes(entries: &[LogRecord]) -> Result<Option<Vec<LogRecord>>, String> {
+    let mut result = Vec::new();
+    for record in entries {
+        let entry = Entry::parse_from_bytes(&record.bytes).map_err(|error| error.to_string())?;
+        let plain = entry.get_entry_type() == EntryType::EntryNormal;
+        if plain && result.is_empty() {
+            continue;
+        }
+        let mut kept = record.clone();
+        if !plain {
+            let empty = Entry {
+                index: record.index,
+                term: record.term,
+                ..Entry::default()
+            };
+            kept.bytes = empty.write_to_bytes().map_err(|error| error.to_string())?;
+        }
+        result.push(kept);
+    }
+    Ok((!result.is_empty()).then_some(result))
 }
 
 /// The configuration of `head` in Raft's form.

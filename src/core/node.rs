@@ -13,7 +13,7 @@ use super::log::Log;
 use super::membership::{BIRTH_INDEX, Membership, Step};
 use super::proposals::Proposals;
 use super::reads::{Reads, Waiter};
-use super::repair::{self, Repair};
+use super::repair::{self, Progress, Repair};
 use super::settings::Settings;
 use super::turn::Turn;
 use crate::base::digest::Sha256;
@@ -240,7 +240,7 @@ pub enum Memory {
     Born(Birth),
     /// It belongs to this cluster, without a vote until the cluster says otherwise.
     Admitted(ClusterId),
-    /// It has no part in this cluster any more, until it is taken in anew at its own request.
+    /// It has no part in this cluster any more.
     Out {
         /// The cluster.
         cluster: ClusterId,
@@ -343,6 +343,8 @@ pub struct Report {
     pub proposals: usize,
     /// Reads of this node under way.
     pub reads: usize,
+    /// How repair goes on, where this node leads.
+    pub repair: Progress,
 }
 
 /// The core of a node: everything it decides, and nothing it does.
@@ -403,6 +405,12 @@ impl Node {
         });
         let repair = Repair::new(repair::Settings {
             seed: settings.seed ^ settings.boot.0,
+            grace: settings.repair_grace,
+            incoming: settings.repair_in,
+            outgoing: settings.repair_out,
+            bandwidth: settings.repair_bandwidth,
+            // Until the node that dropped it has said so with its next figures.
+            lingers: settings.garbage_grace + settings.heartbeat_interval * 2,
         });
         Ok(Self {
             effects: VecDeque::new(),
@@ -490,6 +498,7 @@ impl Node {
             snapshot: raft.map_or(0, Consensus::snapshot),
             proposals: self.proposals.len(),
             reads: self.reads.len(),
+            repair: self.repair.progress(),
         }
     }
 
@@ -501,6 +510,7 @@ impl Node {
             term: raft.map_or(0, Consensus::term),
             leads: raft.is_some_and(Consensus::leads),
             nodes: self.health.overview(),
+            repair: self.repair.progress(),
         }
     }
 
@@ -548,7 +558,9 @@ impl Node {
                 let raft = self.consensus.as_ref();
                 self.membership.link(turn, node, state, raft);
                 self.health.link(node, state, turn.mono());
-                if state == LinkState::Down {
+                if state == LinkState::Up {
+                    self.repair.linked(turn.mono());
+                } else {
                     self.repair.unlinked(node, turn.mono());
                     if let Some(raft) = &mut self.consensus {
                         raft.lost(node);
@@ -809,14 +821,21 @@ impl Node {
         Ok(())
     }
 
-    /// The leader's orders to copy.
+    /// The leader's orders to copy, and what repair has committed.
     fn orders(&mut self, turn: &mut Turn<'_>) -> Result<(), Fatal> {
         let raft = self.consensus.as_ref();
         let term = raft.filter(|raft| raft.serves()).map(Consensus::term);
         let now = turn.mono();
-        let orders = self.repair.tick(now, term, &turn.tables, &self.health)?;
+        let work = self.repair.tick(now, term, &turn.tables, &self.health)?;
+        for operation in work.operations {
+            let deadline = now + VERDICT_DEADLINE;
+            self.proposals.add(turn, None, operation, deadline);
+        }
+        for (level, event, text) in work.says {
+            turn.say(level, event, text);
+        }
         let leader = self.settings.node;
-        for (node, fetch) in orders {
+        for (node, fetch) in work.orders {
             if node == leader {
                 turn.last(Effect::StartFetch { fetch, leader });
             } else {
@@ -950,7 +969,7 @@ impl Found {
 }
 
 /// Where the tables of a new cluster stand.
-fn head_at_birth(birth: &Birth) -> SnapshotHead {
+pub fn head_at_birth(birth: &Birth) -> SnapshotHead {
     let seats = |votes: bool| {
         let members = birth.members.iter().filter(|m| m.votes == votes);
         let mut ids: Vec<u64> = members.map(|m| m.id.raft()).collect();

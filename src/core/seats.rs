@@ -191,6 +191,8 @@ mod tests {
                 dirs: Vec::new(),
                 boot: Boot(1),
                 knows: 1,
+                lost: false,
+                gone: Vec::new(),
             };
             Self {
                 seats: Seats::new(GRACE),

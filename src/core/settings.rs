@@ -40,6 +40,14 @@ pub struct Settings {
     pub heartbeat_timeout: Duration,
     /// How long a node may be dead before copies are made again elsewhere.
     pub repair_grace: Duration,
+    /// How long a node keeps what nothing refers to any more, or a copy that was dropped.
+    pub garbage_grace: Duration,
+    /// Copies a node takes in at the same time.
+    pub repair_in: usize,
+    /// Copies a node gives out at the same time.
+    pub repair_out: usize,
+    /// Bytes a second that a node takes in at most; 0 for any number. Jobs are given the time they need at that pace.
+    pub repair_bandwidth: u64,
     /// First wait before a proposal is sent again; doubles up to sixteen times itself.
     pub propose_retry: Duration,
     /// First wait before a read is asked for again; doubles up to sixteen times itself.
@@ -72,7 +80,11 @@ impl Settings {
             heartbeat_ticks: 2,
             heartbeat_interval: Duration::from_secs(5),
             heartbeat_timeout: Duration::from_secs(15),
-            repair_grace: Duration::from_mins(1),
+            repair_grace: Duration::from_mins(2),
+            garbage_grace: Duration::from_mins(10),
+            repair_in: limit::JOBS_IN,
+            repair_out: limit::JOBS_OUT,
+            repair_bandwidth: 0,
             propose_retry: Duration::from_millis(100),
             read_retry: Duration::from_millis(25),
             checkpoint_entries: limit::CHECKPOINT_ENTRIES,

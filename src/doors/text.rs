@@ -12,16 +12,19 @@ use super::connection::{Body, Headed, Wait, Wire, hang_up, is_timeout};
 use crate::base::id::{NodeId, Version};
 use crate::base::limit::LINE_BYTES;
 use crate::base::path::FilePath;
+use crate::base::time::Wall;
 use crate::config::TextAdmin;
 use crate::engine::verbs::{
-    Content, Failure, Kept, Member, Put, ReadFailure, Stat, Status, Strategy,
+    Content, Failure, Kept, Member, Progress, Put, ReadFailure, Repair, Stat, Status, Strategy,
 };
+use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::parsed::{Parsed, number};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
+use crate::wire::scrub::{Finding, ScrubStatus};
 use crate::wire::text::{
-    self, BadLine, ContentHead, FILE_NOT_FOUND, LIST_HEAD, ListRow, OUTCOME_UNKNOWN, PutHead,
-    Request, Stated, StatedPart, Stored, print_error, print_mode,
+    self, BadLine, ContentHead, FILE_NOT_FOUND, LIST_HEAD, LIST_HEAD_STALE, ListRow,
+    OUTCOME_UNKNOWN, PutHead, Request, Stated, StatedPart, Stored, print_error, print_mode,
 };
 
 /// Of a refused body below this size the rest is read and thrown away, so that the connection can go on; a larger one ends it.
@@ -289,16 +292,26 @@ impl Conversation<'_> {
             found.map_or(0, |(port, _)| *port)
         };
         let mut page = verbs.list("", "", LIST_PAGE);
-        let mut out = Vec::from(LIST_HEAD);
+        let mut out = Vec::new();
+        let mut headed = false;
         loop {
             let listing = match page {
                 Ok(listing) => listing,
-                Err(failure) if out.is_empty() => return Err(self.broken(&failure)),
+                Err(failure) if headed => return Err(self.broken(&failure)),
                 Err(failure) => {
                     self.error(&failure)?;
                     return Ok(Next::Close);
                 }
             };
+            if !headed {
+                headed = true;
+                let head = if listing.stale {
+                    LIST_HEAD_STALE
+                } else {
+                    LIST_HEAD
+                };
+                out.extend_from_slice(head.as_bytes());
+            }
             for file in &listing.files {
                 let row = ListRow {
                     name: file.path.as_str().to_owned(),
@@ -527,6 +540,50 @@ fn or_empty(text: String) -> String {
     }
 }
 
+/// How repair goes on, in a line.
+fn repair(repair: &Repair) -> String {
+    let mut text = format!("bytes_left={} jobs_here={}", repair.bytes_left, repair.here);
+    if repair.recounting {
+        text.push_str(" counting");
+    }
+    if let Some(leading) = &repair.leading {
+        let _ = write!(
+            text,
+            " jobs={} queued={} copies_done={} bytes_done={} bytes_per_s={}",
+            leading.jobs,
+            leading.queued,
+            leading.copies_done,
+            leading.bytes_done,
+            leading.bytes_per_s
+        );
+    }
+    text
+}
+
+/// How this node's scrub stands, in a line; of what it found what there is of it.
+fn scrubbed(scrub: &ScrubStatus) -> String {
+    let mut text = scrub.state.word().to_owned();
+    if let Some(pass) = &scrub.pass {
+        let _ = write!(
+            text,
+            " pass={} bytes={} of={}",
+            pass.number, pass.bytes, pass.bytes_total
+        );
+    }
+    let last = scrub.last.and_then(|last| last.ended);
+    let last = last.map_or_else(|| "never".to_owned(), Wall::rfc3339);
+    let _ = write!(text, " complete={last}");
+    for finding in Finding::ALL {
+        if scrub.found.of(finding) > 0 {
+            let _ = write!(text, " {}={}", finding.word(), scrub.found.of(finding));
+        }
+    }
+    if scrub.aside > 0 {
+        let _ = write!(text, " aside={}", scrub.aside);
+    }
+    text
+}
+
 /// The status as `key value` lines and a line a member.
 fn screen(status: &Status) -> String {
     let mut text = String::new();
@@ -557,6 +614,18 @@ fn screen(status: &Status) -> String {
         &format_args!("{} {}", mode.new.digit(), mode.new.name()),
     );
     row("under_replicated", &status.under_replicated);
+    row("repair", &repair_words(&status.repair));
+    let leading = status.repair.leading.unwrap_or_default();
+    let quiet = Repair {
+        leading: status.repair.leading,
+        ..Repair::default()
+    };
+    if status.under_replicated > 0 || status.repair != quiet || leading != Progress::default() {
+        row("repair", &repair(&status.repair));
+    }
+    if let Some(scrub) = &status.scrub {
+        row("scrub", &scrubbed(scrub));
+    }
     row("connections", &status.connections);
     row("durability", &status.durability);
     row("uptime_s", &status.uptime_s);
@@ -577,6 +646,75 @@ fn screen(status: &Status) -> String {
                 bytes(member.free_bytes),
                 bytes(member.total_bytes),
             ),
+        );
+        if let Some(health) = &member.health {
+            row("health", &health_words(member.id, health));
+        }
+        if let Some(drained) = &member.drained {
+            let then = if drained.safe_to_stop {
+                "safe to stop".to_owned()
+            } else {
+                format!("{} ({} bytes left)", drained.why, drained.needed_bytes)
+            };
+            row("drain", &format_args!("{} {then}", member.id));
+        }
+    }
+    text
+}
+
+/// How repair goes on, in the words of the status.
+fn repair_words(repair: &Repair) -> String {
+    let recounting = if repair.recounting { "yes" } else { "no" };
+    let mut text = format!(
+        "bytes_left={} recounting={recounting} here={}",
+        repair.bytes_left, repair.here
+    );
+    if let Some(leading) = &repair.leading {
+        let _ = write!(
+            text,
+            " jobs={} queued={} copies_done={} bytes_done={} bytes_per_s={}",
+            leading.jobs,
+            leading.queued,
+            leading.copies_done,
+            leading.bytes_done,
+            leading.bytes_per_s,
+        );
+    }
+    text
+}
+
+/// How a node's life is seen, in the words of the status.
+fn health_words(node: NodeId, health: &NodeHealth) -> String {
+    let seconds = |millis: Option<u64>| {
+        let tenths = millis.map(|millis| (millis / 1_000, millis % 1_000 / 100));
+        tenths.map_or_else(
+            || "-".to_owned(),
+            |(whole, tenth)| format!("{whole}.{tenth}"),
+        )
+    };
+    let seen = match (health.up, health.suspected) {
+        (true, false) => "up",
+        (true, true) => "suspect",
+        (false, _) => "silent",
+    };
+    let mut text = format!(
+        "{node} {seen} heard_s={} since_s={} flaps={}",
+        seconds(health.heard_ms),
+        seconds(health.since_ms),
+        health.flaps,
+    );
+    if let Some(figures) = &health.figures {
+        let _ = write!(
+            text,
+            " io={:.2} cpu={:.2} memory={:.2} connections={} jobs={} applied={} term={} version={}",
+            figures.io_busy,
+            figures.cpu_used,
+            figures.memory_used,
+            figures.connections,
+            figures.jobs,
+            figures.applied,
+            figures.term,
+            figures.version,
         );
     }
     text

@@ -93,7 +93,7 @@ fn scrub(engine: &Arc<Engine>, begin: bool) -> Result<Answer, Failure> {
         .collect();
     let keeps = members.iter().any(|member| member.node == engine.node());
     Ok(Answer::Scrub {
-        scrub: keeps.then(|| engine.scrub.status()),
+        scrub: keeps.then(|| Box::new(engine.scrub.status())),
         members,
     })
 }
@@ -111,11 +111,22 @@ pub(super) fn refusal(failure: Failure) -> Answer {
 }
 
 fn commit(engine: &Engine, operation: Operation) -> Result<Answer, Failure> {
+    let what = words(&operation);
     let committed = engine.commit(operation)?;
-    log::info!(target: "momo::administered", "index {}: by an operator", committed.index);
+    log::info!(target: "momo::administered", "index {}: by an operator: {what}", committed.index);
     Ok(Answer::Done {
         index: committed.index,
     })
+}
+
+/// What is asked for, for the log.
+fn words(operation: &Operation) -> String {
+    match operation {
+        Operation::Administer { node, state } => format!("node {node} is {state:?}").to_lowercase(),
+        Operation::Add { node, address, .. } => format!("node {node} is added at {address}"),
+        Operation::Remove { node, force } => format!("node {node} is removed, force={force}"),
+        _ => "a command".to_owned(),
+    }
 }
 
 /// Takes a node out, unless it is still needed: then says for what.
@@ -192,6 +203,12 @@ fn nodes(engine: &Arc<Engine>, since: u64) -> Result<Nodes, Failure> {
             term: report.term,
             applied: report.applied,
             under_replicated: query::debts(&catalog)?,
+            bytes_left: query::debt_bytes(&catalog)?,
+            recounting: query::is_recounting(&catalog)?,
+            repair: overview
+                .as_ref()
+                .filter(|overview| overview.leads)
+                .map(|overview| overview.repair),
             stale,
             counted: counted.index,
             nodes: members.iter().map(member).collect(),

@@ -25,7 +25,7 @@ const ADDRESS_BYTES: usize = 264;
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// A node that introduced itself and is in no list is dialled for so long after it was last heard of.
-const INTRODUCED: Duration = Duration::from_secs(60);
+const INTRODUCED: Duration = Duration::from_mins(1);
 
 /// Where a peer may be reached, by who said so.
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ pub struct Peers {
     secret: Secret,
     cluster: RwLock<Option<ClusterId>>,
     /// At most [`NODES`] of them.
-    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    known: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     stall: Duration,
 }
 
@@ -118,15 +118,15 @@ impl Peers {
             node,
             secret,
             cluster: RwLock::new(None),
-            peers: RwLock::new(addresses.into_iter().map(peer).collect()),
+            known: RwLock::new(addresses.into_iter().map(peer).collect()),
             stall,
         }
     }
 
     /// The other nodes that are worth a link.
     pub fn wanted(&self) -> Vec<NodeId> {
-        let peers = self.peers.read();
-        let wanted = peers
+        let known = self.known.read();
+        let wanted = known
             .iter()
             .filter(|(_, peer)| peer.addresses.lock().is_wanted());
         wanted.map(|(node, _)| *node).collect()
@@ -143,12 +143,12 @@ impl Peers {
             });
         }
         let is_listed = |node: NodeId| members.iter().any(|(member, _)| *member == node);
-        for (node, peer) in self.peers.read().iter() {
+        for (node, peer) in self.known.read().iter() {
             if !is_listed(*node) {
                 peer.addresses.lock().catalog = None;
             }
         }
-        self.peers
+        self.known
             .write()
             .retain(|_, peer| peer.addresses.lock().is_wanted());
     }
@@ -174,16 +174,16 @@ impl Peers {
         if node == self.node || node.0 >= NODES {
             return;
         }
-        let peer = self.peers.read().get(&node).map(Arc::clone);
-        let peer = peer.unwrap_or_else(|| Arc::clone(self.peers.write().entry(node).or_default()));
+        let peer = self.known.read().get(&node).map(Arc::clone);
+        let peer = peer.unwrap_or_else(|| Arc::clone(self.known.write().entry(node).or_default()));
         change(&mut peer.addresses.lock());
     }
 
     fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
-        self.peers.read().get(&node).map(Arc::clone)
+        self.known.read().get(&node).map(Arc::clone)
     }
 
-    fn known(&self, node: NodeId) -> io::Result<Arc<Peer>> {
+    fn found(&self, node: NodeId) -> io::Result<Arc<Peer>> {
         self.peer(node)
             .ok_or_else(|| io::Error::other(format!("nobody knows where node {node} is")))
     }
@@ -248,7 +248,7 @@ impl Peers {
     }
 
     fn dial_within(&self, node: NodeId, role: Role, patience: Duration) -> io::Result<FrameStream> {
-        let peer = self.known(node)?;
+        let peer = self.found(node)?;
         let attempts = match role {
             Role::Bulk => 1,
             Role::Control | Role::Admin => usize::MAX,
@@ -277,7 +277,7 @@ impl Peers {
     /// As [`Peers::lend`], with so much time to reach the peer and for each read from it, where there is somebody else to ask.
     pub fn lend_within(self: &Arc<Self>, node: NodeId, patience: Duration) -> io::Result<Lent> {
         let patience = patience.min(self.stall);
-        let peer = self.known(node)?;
+        let peer = self.found(node)?;
         loop {
             let Some(mut stream) = peer.kept.lock().pop() else {
                 break;

@@ -106,9 +106,14 @@ pub fn run(engine: &Arc<Engine>) {
         // A snapshot passes over the notes of what it stands for, and a directory takes its copies with it.
         let now = (report.snapshot, lost_dirs(engine));
         let overflowed = engine.candidates.overflowed.swap(false, Ordering::Relaxed);
-        if overflowed || walked.as_ref() != Some(&now) {
+        let uncounted = is_uncounted(engine);
+        if overflowed || uncounted || walked.as_ref() != Some(&now) {
             walked = None;
-            if engine.fresh() && inventory(engine) && walk_all(engine) {
+            if engine.fresh()
+                && inventory(engine)
+                && (!uncounted || say_compared(engine))
+                && walk_all(engine)
+            {
                 walked = Some(now);
                 engine.comparing.store(false, Ordering::Release);
             } else {
@@ -206,6 +211,32 @@ fn lies_here(
     }
     let stat = engine.objects.stat_in(sha256, copy.dir)?;
     Ok(stat.is_some_and(|stat| stat.size == object.size))
+}
+
+/// Whether copies here do not count until they have been compared: the cluster had given this node up, or it has other
+/// directories than before.
+fn is_uncounted(engine: &Engine) -> bool {
+    let known = query::node(&engine.tables, engine.node());
+    // Before it is registered again what is known of it is about an earlier start.
+    matches!(known, Ok(Some(record)) if record.boot == engine.boot && (record.lost || !record.gone.is_empty()))
+}
+
+/// Says that what the catalog counts here lies here.
+fn say_compared(engine: &Engine) -> bool {
+    let compared = Operation::Compared {
+        node: engine.node(),
+        boot: engine.boot,
+    };
+    match engine.commit(compared) {
+        Ok(_) => {
+            log::info!(target: "momo::compared", "what the catalog counts here has been compared and counts");
+            true
+        }
+        Err(failure) => {
+            log::debug!(target: "momo::compare_later", "{failure}");
+            false
+        }
+    }
 }
 
 /// Objects that one page of the inventory looks up.
@@ -366,13 +397,18 @@ fn judge_one(engine: &Arc<Engine>, sha256: Sha256, stat: &ObjectStat) -> Result<
     let known = query::object(&engine.catalog()?, &sha256).map_err(super::shared::tables_failed)?;
     match known {
         Some(object) if object.copies.contains(&copy) => return Ok(()),
-        Some(object) if query::distinct_nodes(&object.copies) < usize::from(object.want) => {
+        Some(object) if object.owed.is_some() => {
             return adopt(engine, sha256, object.size, copy);
         }
         _ => {}
     }
     if remove(engine, sha256, copy) {
-        log::info!(target: "momo::collected", "{sha256}: {} bytes that nothing refers to", stat.size);
+        log::info!(target: "momo::collected", "{sha256}: {} bytes that nothing here is needed for", stat.size);
+        // A copy that was dropped may have names yet: they go with it.
+        engine
+            .visible
+            .show(&engine.tables, &sha256)
+            .map_err(super::shared::tables_failed)?;
     }
     Ok(())
 }

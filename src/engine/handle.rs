@@ -9,12 +9,16 @@ use crate::base::limit::MODE_AHEAD;
 use crate::base::path::FilePath;
 use crate::base::table::TableError;
 use crate::core::catalog::query;
+use crate::core::holdings::obstacle;
 use crate::core::mode;
 use crate::core::node::Report;
 use crate::engine::shared::{Engine, tables_failed};
-use crate::engine::verbs::{Content, Failure, Kept, Listing, Member, Put, Stat, Status, Verbs};
-use crate::engine::{clock, content, put};
+use crate::engine::verbs::{
+    Content, Drained, Failure, Kept, Listing, Member, Put, Repair, Stat, Status, Verbs,
+};
+use crate::engine::{census, clock, content, put};
 use crate::store::objects::Durability;
+use crate::wire::admin::Overview;
 use crate::wire::command::{Code, Expect, Operation};
 use crate::wire::record::{Administrative, Mode, ModeRecord, NodeRecord};
 
@@ -91,7 +95,49 @@ impl Handle {
             administrative: administrative.to_owned(),
             free_bytes: figures.map(|figures| figures.0),
             total_bytes: figures.map(|figures| figures.1),
+            health: None,
+            drained: None,
         }
+    }
+
+    /// The members, with what the leader remembers of them, and how far they are drained.
+    fn members_in_full(&self, overview: Option<&Overview>) -> Vec<Member> {
+        let mut members = self.members();
+        for health in overview.into_iter().flat_map(|overview| &overview.nodes) {
+            let Some(member) = members.iter_mut().find(|member| member.id == health.node) else {
+                continue;
+            };
+            if let (None, Some(figures)) = (member.free_bytes, &health.figures) {
+                member.free_bytes = Some(figures.free_bytes);
+                member.total_bytes = Some(figures.total_bytes);
+            }
+            member.health = Some(health.clone());
+        }
+        if let Err(failure) = self.drained(&mut members) {
+            log::debug!(target: "momo::census", "{failure}");
+        }
+        members
+    }
+
+    fn drained(&self, members: &mut [Member]) -> Result<(), Failure> {
+        let engine = &self.0;
+        let records = query::nodes(&engine.tables).map_err(tables_failed)?;
+        let leaves = |record: &&NodeRecord| record.administrative == Administrative::Drain;
+        for record in records.iter().filter(leaves) {
+            let counted = census::count(engine, 0)?;
+            let held = counted.holdings.get(&record.id).cloned();
+            let held = held.unwrap_or_default();
+            let why = obstacle(record.id, &records, &engine.report().voters, &held);
+            if let Some(member) = members.iter_mut().find(|member| member.id == record.id) {
+                member.drained = Some(Drained {
+                    needed: held.needed,
+                    needed_bytes: held.needed_bytes,
+                    safe_to_stop: why.is_none(),
+                    why: why.unwrap_or_default(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -131,6 +177,7 @@ impl Verbs for Handle {
 
     fn put(&self, request: &Put, body: &mut dyn Read) -> Result<Kept, Failure> {
         self.born()?;
+        let _goes_first = self.0.pace.upload();
         put::put(&self.0, request, body)
     }
 
@@ -228,6 +275,7 @@ impl Verbs for Handle {
     fn status(&self) -> Status {
         let engine = &self.0;
         let report = engine.report();
+        let overview = census::overview(engine);
         let voters_up = report
             .voters
             .iter()
@@ -248,9 +296,19 @@ impl Verbs for Handle {
             term: report.term,
             applied: report.applied,
             voters: (voters_up, report.voters.len()),
-            members: self.members(),
+            members: self.members_in_full(overview.as_ref()),
             mode: self.mode(),
             under_replicated: query::debts(&engine.tables).unwrap_or_default(),
+            repair: Repair {
+                bytes_left: query::debt_bytes(&engine.tables).unwrap_or_default(),
+                recounting: query::is_recounting(&engine.tables).unwrap_or_default(),
+                here: engine.jobs.load(Ordering::Relaxed),
+                leading: overview
+                    .as_ref()
+                    .filter(|overview| overview.leads)
+                    .map(|overview| overview.repair),
+            },
+            scrub: Some(engine.scrub.status()),
             connections: engine.connections.load(Ordering::Relaxed),
             durability: match engine.settings.durability {
                 Durability::Full => "full",
@@ -268,6 +326,7 @@ impl Verbs for Handle {
 mod tests {
     use super::*;
     use crate::core::node::Role;
+    use crate::engine::verbs::Progress;
 
     #[test]
     fn a_node_whose_leader_does_not_answer_is_not_ready() {
@@ -286,6 +345,7 @@ mod tests {
             snapshot: 0,
             proposals: 0,
             reads: 0,
+            repair: Progress::default(),
         };
         let others = |node: NodeId| node != NodeId(0);
         assert_eq!(state(&report, |_| true), ("ready", String::new()));

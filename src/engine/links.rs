@@ -52,7 +52,7 @@ struct Link {
 
 /// The outgoing links of this node: one to everyone that [`Peers::wanted`] names.
 pub struct Links {
-    links: RwLock<BTreeMap<NodeId, Link>>,
+    by_node: RwLock<BTreeMap<NodeId, Link>>,
     peers: Arc<Peers>,
     events: Sender<Event>,
     stopping: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ impl Links {
         stopping: &Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
         let links = Self {
-            links: RwLock::new(BTreeMap::new()),
+            by_node: RwLock::new(BTreeMap::new()),
             peers: Arc::clone(peers),
             events: events.clone(),
             stopping: Arc::clone(stopping),
@@ -78,7 +78,7 @@ impl Links {
     /// Starts the links that are wanted and missing, and ends those that are not wanted any more.
     pub fn follow(&self) -> std::io::Result<()> {
         let wanted = self.peers.wanted();
-        let mut links = self.links.write();
+        let mut links = self.by_node.write();
         // One that ends is there until its last word was said: a new one to the same node must not be taken for it.
         links.retain(|_, link| !link.thread.is_finished());
         for (node, link) in links.iter() {
@@ -120,7 +120,7 @@ impl Links {
 
     /// Hands a message to the peer's link. Dropped when the link is down or its queue full: the core repeats what matters.
     pub fn send(&self, to: NodeId, message: Message) {
-        if let Some(link) = self.links.read().get(&to)
+        if let Some(link) = self.by_node.read().get(&to)
             && link.up.load(Ordering::Acquire)
             && let Err(TrySendError::Full(_)) = link.queue.try_send(message)
         {
@@ -130,7 +130,7 @@ impl Links {
 
     /// Whether the link to a peer is up.
     pub fn is_up(&self, node: NodeId) -> bool {
-        self.links
+        self.by_node
             .read()
             .get(&node)
             .is_some_and(|link| link.up.load(Ordering::Acquire))

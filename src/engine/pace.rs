@@ -1,159 +1,160 @@
-//! The pace of a scrub: as slow as its time allows, never faster than its bandwidth, slower still while clients work hard.
+//! Repair's pace: a bound on the bytes it takes in, and way for uploads, which go first.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-/// What looking at one copy costs besides its bytes, in bytes: a million small files must not be read in one go.
-pub const COPY_COST: u64 = 64 * 1024;
-/// While clients work hard a scrub gets this part of its bandwidth: little, but it never stands still.
-const YIELDED: u64 = 8;
-/// Clients that move more bytes a second than this work hard.
-const HARD: u64 = 4 * 1024 * 1024;
+use parking_lot::Mutex;
 
-/// What there is to do and how far it is, in bytes (copies at [`COPY_COST`] each included).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Done.
-    pub done: u64,
-    /// All of it, as known when the pass began.
-    pub total: u64,
-    /// Time since the pass began.
-    pub elapsed: Duration,
+use crate::base::limit::BLOCK_BYTES;
+
+/// Blocks asked for at a time, at most: way can be given in between.
+const WINDOW: u64 = 32;
+/// Windows a second, where the bytes are bounded.
+const WINDOWS_A_SECOND: u64 = 4;
+/// Uploads are under way until none was for so long.
+const CALM: Duration = Duration::from_millis(200);
+/// While uploads are under way repair rests so many times as long as it worked: half of the time is theirs alone.
+const RESTS: u32 = 1;
+/// It rests no longer than this at a time: where everything is slow, copies must still get made.
+const REST_MOST: Duration = Duration::from_millis(150);
+/// How often one that waits looks whether the node stops.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What the copy workers of a node share.
+#[derive(Debug)]
+pub struct Pace {
+    /// Bytes a second; 0 for any number.
+    bandwidth: u64,
+    /// When what was taken so far is paid for.
+    paid: Mutex<Instant>,
+    uploads: AtomicUsize,
+    last_upload: Mutex<Option<Instant>>,
 }
 
-/// Says when to go on.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Most bytes a second.
-    bandwidth: u64,
-    /// Time over which a pass is spread; zero when it is to be as fast as the bandwidth allows.
-    spread: Duration,
-    /// When the bytes read so far are paid for, on the caller's clock.
-    paid: Duration,
+/// An upload under way, until it is dropped.
+#[derive(Debug)]
+pub struct Upload<'a>(&'a Pace);
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        *self.0.last_upload.lock() = Some(Instant::now());
+        self.0.uploads.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Pace {
-    /// A pace of at most `bandwidth` bytes a second that spreads a pass over `spread`.
-    pub fn new(bandwidth: u64, spread: Duration) -> Self {
+    /// At most `bandwidth` bytes a second; 0 sets no bound.
+    pub fn new(bandwidth: u64) -> Self {
         Self {
-            bandwidth: bandwidth.max(1),
-            spread,
-            paid: Duration::ZERO,
+            bandwidth,
+            paid: Mutex::new(Instant::now()),
+            uploads: AtomicUsize::new(0),
+            last_upload: Mutex::new(None),
         }
     }
 
-    /// `bytes` were read at `now` (any clock that only goes forward): the wait until more may be.
-    pub fn wait(&mut self, now: Duration, bytes: u64, progress: Progress, hard: bool) -> Duration {
-        let rate = if hard {
-            (self.bandwidth / YIELDED).max(1)
-        } else {
-            self.bandwidth
+    /// An upload begins here.
+    pub fn upload(&self) -> Upload<'_> {
+        self.uploads.fetch_add(1, Ordering::AcqRel);
+        Upload(self)
+    }
+
+    /// Blocks to ask for at a time.
+    pub fn window(&self) -> u64 {
+        if self.bandwidth == 0 {
+            return WINDOW;
+        }
+        (self.bandwidth / WINDOWS_A_SECOND / BLOCK_BYTES as u64).clamp(1, WINDOW)
+    }
+
+    /// Waits until so many bytes may be taken in; false when `stops` says so first.
+    pub fn take(&self, bytes: u64, stops: impl Fn() -> bool) -> bool {
+        if self.bandwidth == 0 {
+            return !stops();
+        }
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(self.bandwidth);
+        let cost = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        let until = {
+            let mut paid = self.paid.lock();
+            let begin = (*paid).max(Instant::now());
+            // What a clock cannot say is never: the caller stops first.
+            *paid = begin.checked_add(cost).unwrap_or(begin);
+            *paid
         };
-        self.paid = self.paid.max(now) + share_of(Duration::from_secs(1), bytes, rate);
-        let paid = self.paid.saturating_sub(now);
-        let due = share_of(self.spread, progress.done, progress.total);
-        let ahead = due.min(self.spread).saturating_sub(progress.elapsed);
-        paid.max(ahead)
+        wait(until, stops)
+    }
+
+    /// Rests after `worked` if uploads are under way; false when `stops` says so first.
+    pub fn give_way(&self, worked: Duration, stops: impl Fn() -> bool) -> bool {
+        let lately = || {
+            let last = *self.last_upload.lock();
+            last.is_some_and(|last| last.elapsed() < CALM)
+        };
+        if self.uploads.load(Ordering::Acquire) == 0 && !lately() {
+            return !stops();
+        }
+        wait(Instant::now() + (worked * RESTS).min(REST_MOST), stops)
     }
 }
 
-/// `whole * part / of`; nothing when there is nothing of it.
-fn share_of(whole: Duration, part: u64, of: u64) -> Duration {
-    if of == 0 {
-        return Duration::ZERO;
+fn wait(until: Instant, stops: impl Fn() -> bool) -> bool {
+    loop {
+        if stops() {
+            return false;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        thread::park_timeout(left.min(LOOK));
     }
-    let nanos = whole.as_nanos().saturating_mul(part.into()) / u128::from(of);
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-/// Whether clients that moved `bytes` in `time` work hard.
-pub fn is_hard(bytes: u64, time: Duration) -> bool {
-    u128::from(bytes) * 1000 > u128::from(HARD) * time.as_millis()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// How long a pass of `blocks` blocks of `block` bytes takes when reading itself takes no time.
-    fn pass(pace: &mut Pace, block: u64, blocks: u64, hard: bool) -> Duration {
-        let mut now = Duration::from_secs(1_000_000);
-        let start = now;
-        for done in 1..=blocks {
-            let progress = Progress {
-                done: done * block,
-                total: blocks * block,
-                elapsed: now - start,
-            };
-            now += pace.wait(now, block, progress, hard);
-        }
-        now - start
+    #[test]
+    fn bytes_take_the_time_that_the_bound_says_whoever_takes_them() {
+        let pace = Pace::new(10_000_000);
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..5).all(|_| pace.take(100_000, || false)));
+            }
+        });
+        assert!(began.elapsed() >= Duration::from_millis(200));
+        assert_eq!(Pace::new(1).window(), 1);
+        assert_eq!(Pace::new(0).window(), WINDOW);
+        assert_eq!(Pace::new(u64::MAX).window(), WINDOW);
     }
 
     #[test]
-    fn a_pass_is_spread_over_its_time() {
-        let spread = Duration::from_hours(7 * 24);
-        let took = pass(&mut Pace::new(1 << 30, spread), 256 * 1024, 10_000, false);
-        assert!(
-            took >= spread - SECOND && took <= spread + SECOND,
-            "{took:?}"
-        );
-    }
-
-    #[test]
-    fn no_pass_is_faster_than_its_bandwidth_and_a_hurried_one_is_just_that_fast() {
-        for spread in [Duration::ZERO, SECOND] {
-            let took = pass(&mut Pace::new(1024 * 1024, spread), 256 * 1024, 400, false);
-            assert_eq!(took.as_secs(), 100);
-        }
-    }
-
-    #[test]
-    fn while_clients_work_hard_it_goes_on_at_an_eighth() {
-        let took = pass(
-            &mut Pace::new(1024 * 1024, Duration::ZERO),
-            256 * 1024,
-            40,
-            true,
-        );
-        assert_eq!(took.as_secs(), 80);
-        assert!(is_hard(5 << 20, SECOND));
-        assert!(!is_hard(3 << 20, SECOND));
-        assert!(is_hard(1 << 20, SECOND / 5));
-    }
-
-    #[test]
-    fn who_is_late_after_a_restart_catches_up_at_the_bandwidth_and_no_faster() {
-        let mut pace = Pace::new(1024 * 1024, Duration::from_secs(1_000));
-        let late = |done| Progress {
-            done,
-            total: 1000,
-            elapsed: Duration::from_secs(900),
+    fn a_wait_ends_with_the_node() {
+        let looked = Cell::new(0);
+        let stops = || {
+            looked.set(looked.get() + 1);
+            looked.get() > 2
         };
-        let now = Duration::from_secs(5);
-        assert_eq!(pace.wait(now, 1 << 20, late(1), false), SECOND);
-        assert_eq!(pace.wait(now + SECOND, 1 << 20, late(2), false), SECOND);
-        let early = pace.wait(now + 2 * SECOND, 1 << 20, late(990), false);
-        assert_eq!(early, 90 * SECOND);
+        assert!(!Pace::new(1).take(u64::MAX, stops));
     }
 
     #[test]
-    fn a_pass_over_nothing_and_one_longer_than_foreseen_do_not_wait_for_ever() {
-        let mut pace = Pace::new(1024, SECOND);
-        assert_eq!(
-            pace.wait(Duration::ZERO, 0, Progress::default(), false),
-            Duration::ZERO
-        );
-        let grown = Progress {
-            done: 5_000,
-            total: 10,
-            elapsed: Duration::ZERO,
+    fn way_is_given_while_uploads_are_under_way_and_shortly_after() {
+        let pace = Pace::new(0);
+        let worked = Duration::from_millis(20);
+        let rested = || {
+            let began = Instant::now();
+            assert!(pace.give_way(worked, || false));
+            began.elapsed() >= worked * RESTS
         };
-        assert!(pace.wait(Duration::ZERO, 10, grown, false) <= SECOND);
-        assert_eq!(
-            share_of(Duration::MAX, u64::MAX, 1).as_secs(),
-            u64::MAX / 1_000_000_000
-        );
+        assert!(pace.uploads.load(Ordering::Relaxed) == 0 && !rested());
+        let upload = pace.upload();
+        assert!(rested());
+        drop(upload);
+        assert!(pace.last_upload.lock().is_some());
+        assert_eq!(pace.uploads.load(Ordering::Relaxed), 0);
     }
 }

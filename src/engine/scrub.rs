@@ -19,8 +19,8 @@ use crate::base::table::TableError;
 use crate::core::catalog::query;
 use crate::engine::clock;
 use crate::engine::examine::{self, Examined};
-use crate::engine::pace::{COPY_COST, Pace, Progress, is_hard};
 use crate::engine::shared::Engine;
+use crate::engine::tempo::{COPY_COST, Pace, Progress, is_hard};
 use crate::engine::world::fact;
 use crate::wire::record::{Administrative, Copy, NodeRecord, ObjectRecord, to_row};
 use crate::wire::scrub::{Finding, Findings, Pass, ScrubStatus, State};
@@ -128,7 +128,7 @@ impl Scrub {
                 log::warn!(target: "momo::scrub_bad", "{word} {text}");
             }
             Finding::Povi | Finding::Bcnt => {
-                log::info!(target: "momo::scrub_count", "{word} {text}")
+                log::info!(target: "momo::scrub_count", "{word} {text}");
             }
             Finding::Repl => log::info!(target: "momo::scrub_repaired", "{word} {text}"),
         }
@@ -485,20 +485,18 @@ impl<'a> Worker<'a> {
         if teller != Some(self.engine.node()) {
             return;
         }
-        let (nodes, want) = (query::distinct_nodes(&holders), usize::from(object.want));
+        let (nodes, want) = (query::distinct_nodes(&object.copies), object.want);
         let scrub = &self.engine.scrub;
         if object.copies.is_empty() {
             scrub.found(Finding::Gone, &examine::names(self.engine, *sha256));
-        } else if nodes < want {
-            scrub.found(
-                Finding::Povi,
-                &format!("{sha256}: on {nodes} of {want} nodes"),
+        } else if object.owed.is_some() {
+            let text = format!(
+                "{sha256}: {want} copies are wanted, fewer count of those on {nodes} nodes"
             );
-        } else if nodes > want {
-            scrub.found(
-                Finding::Bcnt,
-                &format!("{sha256}: on {nodes} nodes, {want} are wanted"),
-            );
+            scrub.found(Finding::Povi, &text);
+        } else if object.over {
+            let text = format!("{sha256}: on {nodes} nodes, {want} are wanted");
+            scrub.found(Finding::Bcnt, &text);
         }
     }
 
@@ -638,29 +636,26 @@ impl<'a> Worker<'a> {
         for (sha256, nodes) in expected {
             let object = query::object(&engine.tables, &sha256)?;
             if let Some(object) = &object {
-                if query::distinct_nodes(&object.copies) < nodes {
+                if query::distinct_nodes(&object.copies) >= nodes {
+                    let text = format!("{sha256}: on {nodes} nodes again");
+                    engine.scrub.found(Finding::Repl, &text);
+                } else if object.owed.is_some() {
                     continue;
                 }
-                engine
-                    .scrub
-                    .found(Finding::Repl, &format!("{sha256}: on {nodes} nodes again"));
             }
             engine.scrub.expected.lock().remove(&sha256);
         }
         Ok(())
     }
 
-    /// What was set aside goes once there are as many counted copies as wanted (which were made from a good one), or nobody
+    /// What was set aside goes once as many copies count as are wanted (which were made from a good one), or nobody
     /// wants the object any more.
     fn clear_aside(&self) -> Result<(), TableError> {
         let engine = self.engine;
         let mut left = 0;
         for aside in engine.objects.aside() {
             let object = query::object(&engine.tables, &aside.sha)?;
-            let needed = object.is_some_and(|object| {
-                query::distinct_nodes(&object.copies) < usize::from(object.want)
-            });
-            if needed {
+            if object.is_some_and(|object| object.owed.is_some()) {
                 left += 1;
                 continue;
             }

@@ -194,6 +194,7 @@ fn store(
         })?;
         return Err(io::ErrorKind::InvalidData.into());
     }
+    let _goes_first = engine.pace.upload();
     // The entry node leaves this hop out long before its own client may be given up: wait as long as a body may pause.
     stream.set_timeouts(engine.settings.body_pause, PACE)?;
     let mut intake = Intake::open(engine, upload, size, true, next);

@@ -94,6 +94,12 @@ pub struct Settings {
     pub scrub_bandwidth: u64,
     /// Grace before a dead node's copies are made again.
     pub repair_grace: Duration,
+    /// Copies that repair has a node take in at the same time, at least 1.
+    pub repair_in: usize,
+    /// Copies that repair has a node give out at the same time, at least 1.
+    pub repair_out: usize,
+    /// Bytes a second that repair takes in here at most; 0 for any number.
+    pub repair_bandwidth: u64,
 }
 
 impl Settings {

@@ -1,6 +1,6 @@
 //! What the engine's threads share: the stores, the links, the queue to the driver, and the few waits between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::engine::collector::Candidates;
 use crate::engine::content::Laggards;
 use crate::engine::legs::LegBoard;
 use crate::engine::links::Links;
+use crate::engine::pace::Pace;
 use crate::engine::permits::Permits;
 use crate::engine::pins::Pins;
 use crate::engine::queue::{Sender, bounded};
@@ -92,6 +93,10 @@ pub struct Engine {
     pub connections: AtomicU64,
     /// Copy jobs queued or running.
     pub jobs: AtomicU64,
+    /// Objects that copy jobs are bringing.
+    pub fetching: Mutex<HashSet<Sha256>>,
+    /// How fast repair may go.
+    pub pace: Pace,
     events: Sender<Event>,
     answers: Mutex<HashMap<Ticket, Sender<Answered>>>,
     tickets: AtomicU64,
@@ -136,6 +141,7 @@ impl Engine {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let (node, applied) = (parts.settings.node, parts.report.applied);
+        let pace = Pace::new(parts.settings.repair_bandwidth);
         let comparing = parts.dirs.dirs.iter().any(|dir| dir.fresh);
         Self {
             settings: parts.settings,
@@ -159,6 +165,8 @@ impl Engine {
             stopping: parts.stopping,
             connections: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
+            fetching: Mutex::default(),
+            pace,
             events: parts.events,
             answers: Mutex::new(HashMap::new()),
             tickets: AtomicU64::new(1),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::base::id::{Boot, ClusterId, NodeId};
-use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE, JOBS_IN};
+use crate::base::limit::{DRIVER_QUEUE, JOB_QUEUE};
 use crate::base::table::TableError;
 use crate::core::catalog::{self, query};
 use crate::core::node::{Event, Fatal, LogRecord, Memory, Node, Recovered};
@@ -44,7 +44,7 @@ const CHECKPOINT_QUEUE: usize = 64;
 /// How often a node that is not registered as it is now says so.
 const REGISTER: Duration = Duration::from_millis(100);
 /// Starts are numbered by the calendar's milliseconds, so that a wiped node does not begin again below what it had reached.
-const NANOS_PER_MS: u64 = 1_000_000;
+pub(super) const NANOS_PER_MS: u64 = 1_000_000;
 /// Time for the driver to hand over leadership before it stops.
 const HANDOVER: Duration = Duration::from_millis(500);
 
@@ -61,6 +61,8 @@ pub enum StartError {
     Log(LogError),
     /// What was found does not fit together.
     Core(Fatal),
+    /// A recovery by force was cut short.
+    Recovering,
     /// Anything else the system refused.
     Io(io::Error),
 }
@@ -73,6 +75,9 @@ impl fmt::Display for StartError {
             Self::Tables(error) => error.fmt(f),
             Self::Log(error) => error.fmt(f),
             Self::Core(error) => error.fmt(f),
+            Self::Recovering => f.write_str(
+                "a recovery was cut short: finish it with `momo recover --force` and the same --id",
+            ),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -122,6 +127,9 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     let objects = Objects::open(&opened.dirs, settings.durability)?;
     let tree = Tree::open(&opened.dirs)?;
     let tables = CatalogTables::open(&opened.state.tables_path())?;
+    if read_fact(&opened.state, fact::RECOVERING)?.is_some() {
+        return Err(StartError::Recovering);
+    }
     let (log, recovered) = recover(&opened.state, &tables)?;
 
     let join = joining(&opened.state, settings.join.as_deref(), &recovered)?;
@@ -225,7 +233,7 @@ pub fn start(settings: Settings) -> Result<Running, StartError> {
     )?;
     let shared = Arc::clone(&engine);
     spawn("tree", Box::new(move || tend_tree(&shared, &tree_queue)))?;
-    for _ in 0..JOBS_IN {
+    for _ in 0..engine.settings.repair_in.max(1) {
         let (shared, queue) = (Arc::clone(&engine), job_queue.clone());
         spawn("copy", Box::new(move || jobs::run(&shared, &queue)))?;
     }
@@ -309,7 +317,7 @@ fn joining(
 }
 
 /// Opens the log and finishes what a crash may have interrupted between tables and log.
-fn recover(
+pub(super) fn recover(
     state: &StateDir,
     tables: &CatalogTables,
 ) -> Result<(RaftLog<RealDisk>, Recovered), StartError> {
@@ -404,7 +412,7 @@ fn leads_to(found: &log::Recovered, head: &SnapshotHead) -> bool {
             .any(|entry| (entry.index, entry.term) == (head.index, head.term))
 }
 
-fn read_fact(state: &StateDir, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_fact(state: &StateDir, name: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(state.read_fact(name)?.filter(|bytes| !bytes.is_empty()))
 }
 
@@ -444,6 +452,10 @@ fn core_settings(settings: &Settings, boot: Boot, random: [u8; 24]) -> CoreSetti
     core.heartbeat_interval = settings.heartbeat_interval;
     core.heartbeat_timeout = settings.heartbeat_timeout;
     core.repair_grace = settings.repair_grace;
+    core.garbage_grace = settings.garbage_grace;
+    core.repair_in = settings.repair_in;
+    core.repair_out = settings.repair_out;
+    core.repair_bandwidth = settings.repair_bandwidth;
     core
 }
 

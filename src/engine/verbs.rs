@@ -8,8 +8,11 @@ use serde::Serialize;
 use crate::base::digest::{Md5, Sha256};
 use crate::base::id::{NodeId, Version};
 use crate::base::path::FilePath;
+pub use crate::core::repair::Progress;
+use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
 use crate::wire::record::{FileRecord, Mode, ModeRecord};
+use crate::wire::scrub::ScrubStatus;
 
 /// The verbs. [`crate::engine::Handle`] is the real thing; doors take `&dyn Verbs`, so that a test can stand in.
 pub trait Verbs: Send + Sync {
@@ -201,7 +204,7 @@ pub struct Listing {
 }
 
 /// A member as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Member {
     /// Its number.
     pub id: NodeId,
@@ -221,6 +224,38 @@ pub struct Member {
     pub free_bytes: Option<u64>,
     /// Total bytes of its data directories, when known.
     pub total_bytes: Option<u64>,
+    /// How its life is seen, with its last figures: of the leader's memory, where that could be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<NodeHealth>,
+    /// Of a node that is being drained: whether it may be stopped for good, or why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Drained>,
+}
+
+/// How far a node is drained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Drained {
+    /// Objects that it is still needed for.
+    pub needed: u64,
+    /// Their bytes.
+    pub needed_bytes: u64,
+    /// Nothing is left that would be missed.
+    pub safe_to_stop: bool,
+    /// Why it is not, for people; empty when it is.
+    pub why: String,
+}
+
+/// How the copies that are missing come about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// Bytes of the copies that are missing, as far as they have been counted.
+    pub bytes_left: u64,
+    /// Whether copies are still being counted anew, after a node came, went, or changed its directories.
+    pub recounting: bool,
+    /// Copy jobs queued or running on this node.
+    pub here: u64,
+    /// What the leader knows besides; `None` when it could not be asked.
+    pub leading: Option<Progress>,
 }
 
 /// One screen.
@@ -248,6 +283,11 @@ pub struct Status {
     pub mode: ModeRecord,
     /// Objects with fewer copies than wanted.
     pub under_replicated: u64,
+    /// How repair goes on.
+    pub repair: Repair,
+    /// This node's scrub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<ScrubStatus>,
     /// Open connections here.
     pub connections: u64,
     /// `full`, `data` or `none`.

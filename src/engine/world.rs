@@ -1,6 +1,7 @@
 //! The world the core acts upon in production: tables, log, links, threads. Effects are carried out here, in order.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use crossbeam_channel::{RecvTimeoutError, TrySendError};
@@ -156,9 +157,11 @@ impl World for Production {
             Effect::Settled { upload } => engine.settle(upload)?,
             Effect::StartFetch { fetch, leader } => {
                 let job = fetch.job;
+                engine.jobs.fetch_add(1, Ordering::Relaxed);
                 if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
                     self.jobs.try_send(Job { fetch, leader })
                 {
+                    engine.jobs.fetch_sub(1, Ordering::Relaxed);
                     let error = Some("the queue is full".to_owned());
                     self.soon.push(Event::FetchEnded { job, leader, error });
                 }

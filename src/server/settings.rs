@@ -106,7 +106,7 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         })
         .collect();
     let small = |value: u64| u8::try_from(value).unwrap_or(u8::MAX);
-    let ticks = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     Ok(Settings {
         node: id,
         members,
@@ -134,8 +134,8 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         heartbeat_interval: config.heartbeat.interval,
         heartbeat_timeout: config.heartbeat.timeout,
         raft_tick: config.raft.tick,
-        election_ticks: ticks(config.raft.election_ticks),
-        raft_heartbeat_ticks: ticks(config.raft.heartbeat_ticks),
+        election_ticks: number(config.raft.election_ticks),
+        raft_heartbeat_ticks: number(config.raft.heartbeat_ticks),
         read_fresh: config.read.fresh,
         commit_deadline: config.write.deadline,
         hop_stall: config.write.hop_stall,
@@ -145,5 +145,8 @@ pub fn engine(config: &Config, id: NodeId) -> Result<Settings, Unusable> {
         scrub_period: config.scrub.period,
         scrub_bandwidth: config.scrub.bandwidth,
         repair_grace: config.repair.grace,
+        repair_in: number(config.repair.incoming),
+        repair_out: number(config.repair.outgoing),
+        repair_bandwidth: config.repair.bandwidth,
     })
 }

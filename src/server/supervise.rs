@@ -49,6 +49,8 @@ pub struct Charge<'a> {
     pub program: PathBuf,
     /// The file of the configuration; each process reads it anew.
     pub conf: PathBuf,
+    /// More words for the command line of each daemon.
+    pub meeting: Vec<String>,
     /// How the supervisor was called, for those who look: `lfd` or `cluster`.
     pub by: &'static str,
 }
@@ -206,6 +208,7 @@ impl Ward {
         command
             .args(["server", "--id", &self.id.to_string(), "--conf"])
             .arg(&charge.conf)
+            .args(&charge.meeting)
             .args(["--supervisor", &std::process::id().to_string()])
             .args(["--heartbeat", &heartbeat])
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -449,6 +449,11 @@ pub fn blames_the_disk(error: &io::Error) -> bool {
     )
 }
 
+/// True when an error says that the file system takes no writes.
+pub fn is_read_only(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
+}
+
 /// True when an error says that there is no room.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(

@@ -39,6 +39,8 @@ pub struct DataDir {
     pub device: u64,
     /// Made by this start: it was empty before.
     pub fresh: bool,
+    /// Its file system takes no writes: what it holds is served, and it takes nothing new (rule R18).
+    pub read_only: bool,
     mark: Mutex<Mark>,
     _lock: File,
 }
@@ -154,6 +156,22 @@ impl DataDirs {
         node: NodeId,
         at_least: u64,
     ) -> Result<Opened, OpenError> {
+        let opened = Self::open_mixed(data, state_dir, node, at_least)?;
+        let cluster = opened.dirs.cluster()?;
+        if let Some(cluster) = cluster {
+            // A disk that was added, or a set-up that was cut short.
+            opened.dirs.set_cluster(cluster)?;
+        }
+        Ok(Opened { cluster, ..opened })
+    }
+
+    /// The same, whatever clusters the marks name; [`Opened::cluster`] stays empty.
+    pub fn open_mixed(
+        data: &[PathBuf],
+        state_dir: Option<&Path>,
+        node: NodeId,
+        at_least: u64,
+    ) -> Result<Opened, OpenError> {
         let first = data.first().ok_or(OpenError::NoDirectory)?;
         let mut dirs: Vec<DataDir> = Vec::new();
         for path in data {
@@ -169,18 +187,19 @@ impl DataDirs {
             dirs,
             state: Arc::clone(&state.shared),
         };
-        let cluster = dirs.cluster()?;
-        if let Some(cluster) = cluster {
-            // A disk that was added, or a set-up that was cut short.
-            dirs.set_cluster(cluster)?;
+        let mut warnings = dirs.shared_devices();
+        for dir in dirs.dirs.iter().filter(|dir| dir.read_only) {
+            let path = dir.path.display();
+            warnings.push(format!(
+                "{path} is read-only: what it holds is served, and it takes nothing new"
+            ));
         }
-        let warnings = dirs.shared_devices();
         let boot = state.raise_boot(at_least)?;
         Ok(Opened {
             dirs,
             state,
             boot,
-            cluster,
+            cluster: None,
             fresh_state,
             warnings,
         })
@@ -191,7 +210,9 @@ impl DataDirs {
         self.may_be_of(cluster)?;
         for (path, mark) in self.marks() {
             let mut mark = mark.lock();
-            if mark.cluster.is_none() {
+            // A directory that takes no writes keeps the mark it has.
+            let read_only = |dir: &DataDir| dir.read_only && dir.path.join(PRIVATE) == path;
+            if mark.cluster.is_none() && !self.dirs.iter().any(read_only) {
                 let marked = Mark {
                     cluster: Some(cluster),
                     ..mark.clone()
@@ -199,6 +220,20 @@ impl DataDirs {
                 marked.write(&path)?;
                 *mark = marked;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes a cluster's id into every mark, durably, whatever they named before: an operator's order.
+    pub fn change_cluster(&self, cluster: ClusterId) -> Result<(), OpenError> {
+        for (path, mark) in self.marks() {
+            let mut mark = mark.lock();
+            let marked = Mark {
+                cluster: Some(cluster),
+                ..mark.clone()
+            };
+            marked.write(&path)?;
+            *mark = marked;
         }
         Ok(())
     }
@@ -249,6 +284,56 @@ impl DataDirs {
     }
 }
 
+/// Frees a node's directories from the cluster they belong to, for a cluster that is to be born anew: objects and the ids
+/// of the directories stay, and the state directory is put aside, not removed; where it is then, if there was one.
+///
+/// No process may use the directories. Done again after a crash in the middle it goes on.
+pub fn release(
+    data: &[PathBuf],
+    state: &Path,
+    node: NodeId,
+    aside: &Path,
+) -> Result<bool, OpenError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error| OpenError::Io(path, error)
+    };
+    let mut marks = Vec::new();
+    for path in data {
+        let private = path.join(PRIVATE);
+        let held = match Mark::read(&private)? {
+            Some(mark) if mark.node != node => {
+                return Err(OpenError::OtherNode(path.clone(), mark.node));
+            }
+            Some(mark) => mark,
+            // Never used: there is nothing to free.
+            None => continue,
+        };
+        let locked = lock(&private)?;
+        marks.push((private, held, locked));
+    }
+    let kept = Mark::read(state)?;
+    if let Some(mark) = kept.as_ref().filter(|mark| mark.node != node) {
+        return Err(OpenError::OtherNode(state.to_owned(), mark.node));
+    }
+    if kept.is_some() {
+        // Held until it has its new name: nobody begins to use it in between.
+        let _lock = lock(state)?;
+        std::fs::rename(state, aside).map_err(at(state))?;
+        if let Some(parent) = state.parent() {
+            disk::sync_dir(parent).map_err(at(parent))?;
+        }
+    }
+    for (private, held, _lock) in marks {
+        let free = Mark {
+            cluster: None,
+            ..held
+        };
+        free.write(&private)?;
+    }
+    Ok(kept.is_some())
+}
+
 impl DataDir {
     fn open(path: &Path, node: NodeId) -> Result<Self, OpenError> {
         let at = |path: &Path| {
@@ -267,12 +352,17 @@ impl DataDir {
             Some(mark) => mark,
             None => Self::format(path, &private, node)?,
         };
+        let mut read_only = false;
         for name in ["tmp", "aside"] {
             let folder = private.join(name);
-            std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+            match std::fs::create_dir_all(&folder) {
+                Err(error) if disk::is_read_only(&error) => read_only = true,
+                made => made.map_err(at(&folder))?,
+            }
         }
         match disk::set_attribute(&lock, "user.momo.test", b"1") {
             Ok(()) => {}
+            Err(error) if disk::is_read_only(&error) => read_only = true,
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 return Err(OpenError::NoAttributes(path.to_owned()));
             }
@@ -284,6 +374,7 @@ impl DataDir {
             path: path.to_owned(),
             device: facts.identity.0,
             fresh,
+            read_only,
             mark: Mutex::new(mark),
             _lock: lock,
         })
@@ -461,12 +552,13 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
     let at = |error| OpenError::Io(path.clone(), error);
     let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(at)?;
+    let opened = options.write(true).create(true).truncate(false).open(&path);
+    let file = match opened {
+        // What is locked need not be written to.
+        Err(error) if disk::is_read_only(&error) => File::open(&path),
+        opened => opened,
+    };
+    let file = file.map_err(at)?;
     if disk::try_lock(&file).map_err(at)? {
         Ok(file)
     } else {
@@ -524,6 +616,27 @@ mod tests {
         assert_eq!([boot(100), boot(100), boot(50)], [100, 101, 102].map(Boot));
         std::fs::remove_dir_all(&data[0]).unwrap();
         assert_eq!(boot(200), Boot(200));
+    }
+
+    #[test]
+    fn released_directories_keep_their_ids_and_forget_their_cluster_and_the_state_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, aside) = (folder.path().join("data"), folder.path().join("aside"));
+        let data = vec![data];
+        let state = data[0].join(PRIVATE).join("state");
+        let open = || DataDirs::open(&data, None, NodeId(1), 0);
+        let first = open().unwrap();
+        let id = first.dirs.dirs[0].id;
+        first.dirs.set_cluster(ClusterId(7)).unwrap();
+        assert!(release(&data, &state, NodeId(1), &aside).is_err(), "in use");
+        drop(first);
+        assert!(release(&data, &state, NodeId(2), &aside).is_err());
+        assert!(release(&data, &state, NodeId(1), &aside).unwrap());
+        assert!(aside.join("boot").exists());
+        assert!(!release(&data, &state, NodeId(1), &aside).unwrap(), "again");
+        let then = open().unwrap();
+        assert_eq!((then.cluster, then.dirs.dirs[0].id), (None, id));
+        then.dirs.set_cluster(ClusterId(8)).unwrap();
     }
 
     #[test]

@@ -314,6 +314,7 @@ const fn code(table: Table) -> u8 {
         Table::Replies => 8,
         Table::Abandoned => 9,
         Table::Names => 10,
+        Table::Surplus => 11,
     }
 }
 

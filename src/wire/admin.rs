@@ -91,7 +91,7 @@ pub enum Answer {
     /// A node's scrub, and whom else to ask for theirs.
     Scrub {
         /// How it stands; of a node that keeps no copies nothing is to be said.
-        scrub: Option<ScrubStatus>,
+        scrub: Option<Box<ScrubStatus>>,
         /// The members that keep copies.
         members: Vec<Keeper>,
     },
@@ -186,6 +186,15 @@ pub struct Nodes {
     pub applied: u64,
     /// Objects that lie on fewer nodes than wanted.
     pub under_replicated: u64,
+    /// Bytes of the copies that are missing.
+    #[serde(default)]
+    pub bytes_left: u64,
+    /// Whether copies are still being counted anew, after a node came, went, or changed its directories.
+    #[serde(default)]
+    pub recounting: bool,
+    /// How repair goes on; `None` when the leader could not be asked.
+    #[serde(default)]
+    pub repair: Option<Progress>,
     /// Whether no leader confirmed in time that this is how it stands (rule R1).
     pub stale: bool,
     /// The index up to which the copies have been counted for [`Holdings`].
@@ -242,6 +251,24 @@ pub struct Overview {
     pub leads: bool,
     /// Each node it knows, by id.
     pub nodes: Vec<NodeHealth>,
+    /// How repair goes on, by its lead.
+    #[serde(default)]
+    pub repair: Progress,
+}
+
+/// How repair goes on, as its leader knows; since this node began to lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Copy jobs ordered and not ended.
+    pub jobs: u64,
+    /// Objects found short of copies and not ordered yet, as far as it has looked.
+    pub queued: u64,
+    /// Copies made.
+    pub copies_done: u64,
+    /// Their bytes.
+    pub bytes_done: u64,
+    /// Bytes a second, over the last seconds.
+    pub bytes_per_s: u64,
 }
 
 /// How a node's life is seen.

@@ -96,6 +96,23 @@ pub enum Operation {
         /// The start the verdict is about; void when the node has registered a later one.
         boot: Boot,
     },
+    /// The leader waits no longer for a dead node: its copies count no more, until it has compared them.
+    GiveUp {
+        /// Which node.
+        node: NodeId,
+        /// The start the verdict is about; void when the node has registered a later one, or lives.
+        boot: Boot,
+    },
+    /// A node that was given up, or whose directories changed, has compared what the catalog counts there with what
+    /// lies there: its copies count again.
+    Compared {
+        /// Which node.
+        node: NodeId,
+        /// The start in which it compared.
+        boot: Boot,
+    },
+    /// Counts the copies of the next objects anew, after a node's copies came to count or not to count any more.
+    Recount,
     /// An operator's word on a node.
     Administer {
         /// Which node.

@@ -73,6 +73,18 @@ pub struct ObjectRecord {
     pub references: u32,
     /// Copies it should have: the most any of its references asked for.
     pub want: u8,
+    /// Where it stands in the table `debts`, if it does: see [`ObjectRecord::LOST`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed: Option<u8>,
+    /// Whether it stands in the table `surplus`: it has copies that may go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over: bool,
+}
+
+impl ObjectRecord {
+    /// The place among the debts of an object that has no copy at all: behind all that can be helped. The place of any
+    /// other is the number of nodes whose copies count.
+    pub const LOST: u8 = u8::MAX;
 }
 
 /// What an operator said about a node.
@@ -93,6 +105,7 @@ pub enum Administrative {
 }
 
 /// A member of the cluster (table `nodes`).
+#[allow(clippy::struct_excessive_bools, reason = "a row of independent facts")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// Its number.
@@ -117,6 +130,12 @@ pub struct NodeRecord {
     pub boot: Boot,
     /// The newest kind of command it understands.
     pub knows: u32,
+    /// Dead for longer than the grace period: none of its copies counts until it has compared them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+    /// Directories it had and has no more: no copy in them counts (rule R9).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<DirId>,
 }
 
 /// A node that was removed (table `meta`), until its number is used again.

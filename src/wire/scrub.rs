@@ -1,4 +1,4 @@
-//! What a scrub found and how far it is, in the words of MogileFS' fsck.
+//! What a scrub found and how far it is, in the codes that stores of this kind use for it.
 
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,7 @@
 //! | `FILE GET <name> [version <n>]` | `OK <size> <sha256> <version>` (and ` stale`) + bytes |
 //! | `FILE PUSH <size> <name>` + bytes | one line about chunks, `OK` |
 //! | `FILE PULL <name>` | the bytes alone, then the end of the connection |
-//! | `FILE LIST` | CSV `name,start,size`, then the end of the connection |
+//! | `FILE LIST` | CSV `name,start,size` (`name,start,size,stale` heads a stale one), then the end of the connection |
 //! | `FILE STAT <name>` | `key=value` lines, `OK` |
 //! | `MODE`, `MODE <n>`, `MODE HISTORY` | lines `MODE <digit> <name> old=<digit> timestamp=<ns> cause=<text>`, `OK` |
 //!
@@ -707,6 +707,9 @@ impl ContentHead {
 
 /// The first line of a `FILE LIST`.
 pub const LIST_HEAD: &str = "name,start,size\n";
+
+/// The head of a `FILE LIST` when no leader confirmed in time that it is how things stand (rule R1). The rows are the same.
+pub const LIST_HEAD_STALE: &str = "name,start,size,stale\n";
 
 /// A row of a `FILE LIST`.
 #[derive(Clone, Debug, PartialEq, Eq)]

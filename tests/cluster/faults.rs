@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,11 +17,14 @@ use crate::ledger::{Ledger, Single, Stop, check_ledger, next, write_on};
 use crate::load::{Recorder, Sum, operate_on};
 
 /// Waits that let a fault show within a second.
-pub const QUICK: &str = "[write]\nhop_stall=1000\nleg_wait=1000\ndeadline=4000\n\n";
+pub const QUICK: &str =
+    "[write]\nhop_stall=1000\nleg_wait=1000\ndeadline=4000\n\n[gc]\ngrace=2000\n\n";
 /// Clients that fill the ledger, and as many that record a history.
 const CLIENTS: u64 = 2;
 /// MiB of a disk that a test fills.
 const SMALL_DISK: u32 = 700;
+/// Work of a client between two operations, where the work is to last.
+pub const PACE: Duration = Duration::from_millis(30);
 
 /// Something that happens to daemons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +86,13 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Three daemons; with `small_disks` each on a small disk of its own, where that is allowed.
-    pub fn start(small_disks: bool, debug: bool) -> Self {
+    /// Three daemons; with `disk_mib` each on a small disk of its own, where that is allowed.
+    pub fn start(disk_mib: Option<u32>) -> Self {
         let place = tempfile::tempdir().expect("a folder");
         let disks: BTreeMap<usize, Mount> = (0..3)
-            .filter(|_| small_disks)
             .map_while(|id| {
                 let path = place.path().join(format!("disk-{id}"));
-                Some((id, Mount::tmpfs(path, SMALL_DISK)?))
+                Some((id, Mount::tmpfs(path, disk_mib?)?))
             })
             .collect();
         let data: Vec<(usize, PathBuf)> = disks
@@ -100,7 +102,7 @@ impl Ground {
         let cluster = Cluster::start(&Shape {
             extra: QUICK.to_owned(),
             proxied: true,
-            debug,
+            debug: false,
             data,
             ..Shape::default()
         });
@@ -222,7 +224,8 @@ impl Ground {
 pub fn under_load(
     ground: &mut Ground,
     seed: u64,
-    work: impl FnOnce(&mut Ground, &dyn Fn() -> bool),
+    pace: Duration,
+    work: impl FnOnce(&mut Ground),
 ) -> Sum {
     let hosts: Vec<SocketAddr> = ground
         .cluster
@@ -235,11 +238,11 @@ pub fn under_load(
         for worker in 0..CLIENTS {
             let (hosts, ledger, recorder, stop) = (&hosts, &ledger, &recorder, &stop);
             let seed = seed.wrapping_add(worker * 7_919);
-            scope.spawn(move || write_on(worker, seed, hosts, ledger, stop, Single::Refused));
-            scope.spawn(move || operate_on(recorder, seed, hosts, stop));
+            scope.spawn(move || write_on(worker, seed, hosts, ledger, stop, Single::Refused, pace));
+            scope.spawn(move || operate_on(recorder, seed, hosts, stop, pace));
         }
         let _stop = Stop(&stop);
-        work(ground, &|| stop.load(Ordering::Relaxed));
+        work(ground);
     });
     let cluster = &ground.cluster;
     cluster.assert_alive();
@@ -270,9 +273,9 @@ pub fn seed() -> u64 {
 #[test]
 fn faults_in_turn_and_all_at_once_under_load_lose_nothing_and_confuse_nobody() {
     let seed = seed();
-    let mut ground = Ground::start(false, false);
+    let mut ground = Ground::start(None);
     let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let sum = under_load(&mut ground, seed, |ground, _| {
+    let sum = under_load(&mut ground, seed, Duration::ZERO, |ground| {
         for fault in Fault::USUAL {
             let victim = usize::try_from(next(&mut chance) % 3).unwrap_or(0);
             let while_ = Duration::from_millis(300 + next(&mut chance) % 1_500);
@@ -299,11 +302,11 @@ fn faults_in_turn_and_all_at_once_under_load_lose_nothing_and_confuse_nobody() {
 #[test]
 fn a_disk_that_fills_up_under_load_costs_neither_a_file_nor_the_cluster() {
     let seed = seed();
-    let mut ground = Ground::start(true, false);
+    let mut ground = Ground::start(Some(SMALL_DISK));
     if !ground.has_small_disks() {
         return;
     }
-    under_load(&mut ground, seed, |ground, _| {
+    under_load(&mut ground, seed, Duration::ZERO, |ground| {
         for victim in [2, 0] {
             ground.suffer(Fault::Full, victim, Duration::from_millis(1_500));
         }

@@ -67,7 +67,7 @@ pub enum Single {
     Refused,
 }
 
-/// Uploads until it is told to stop: half by the Momo protocol, half by the text door, at any daemon.
+/// Uploads until it is told to stop, with a rest of `pace` behind each: half by the Momo protocol, half by the text door, at any daemon.
 pub fn write_on(
     worker: u64,
     seed: u64,
@@ -75,6 +75,7 @@ pub fn write_on(
     ledger: &Ledger,
     stop: &AtomicBool,
     single: Single,
+    pace: Duration,
 ) {
     let mut chance = seed | 1;
     let mut count = 0_u64;
@@ -113,6 +114,7 @@ pub fn write_on(
                         .find_map(|word| word.strip_prefix("copies=")?.parse().ok())
                 })
         };
+        thread::sleep(pace);
         match copies {
             Some(copies) => ledger.acknowledge(&name, index, copies),
             None => thread::sleep(Duration::from_millis(5)),
@@ -158,6 +160,7 @@ fn kill_nine_at_random_moments_loses_nothing_acknowledged() {
                     ledger,
                     stop,
                     Single::Allowed,
+                    Duration::ZERO,
                 );
             });
         }

@@ -163,13 +163,22 @@ fn value_of(bytes: &[u8]) -> Option<Value> {
     (body(value) == bytes).then_some(value)
 }
 
-/// Operates until it is told to stop.
-pub fn operate_on(recorder: &Recorder, seed: u64, hosts: &[SocketAddr], stop: &AtomicBool) {
+/// Operates until it is told to stop, with a rest of `pace` behind each operation.
+pub fn operate_on(
+    recorder: &Recorder,
+    seed: u64,
+    hosts: &[SocketAddr],
+    stop: &AtomicBool,
+    pace: Duration,
+) {
     let mut client = Client::new(recorder, hosts.to_vec(), seed);
     while !stop.load(Ordering::Relaxed) {
-        if !client.step() {
-            thread::sleep(Duration::from_millis(10));
-        }
+        let rest = if client.step() {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(10)
+        };
+        thread::sleep(pace.max(rest));
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::faults::{Fault, Ground, seed, under_load};
+use crate::faults::{Fault, Ground, PACE, seed, under_load};
 use crate::harness::Cluster;
 use crate::ledger::next;
 
-/// Minutes of one round: after it everything written in it is checked and a new one begins, so that no ledger grows without end.
-const ROUND: Duration = Duration::from_mins(2);
+/// MiB of each daemon's disk, where the test may mount one.
+const DISK: u32 = 1_500;
+/// Length of one round: after it everything written in it is checked and a new one begins, so that no ledger grows without end.
+const ROUND: Duration = Duration::from_secs(30);
 /// What a daemon may hold above what it held when it was warm, in MiB: page cache of tables, threads, arenas of the allocator.
 const GROWTH_MIB: u64 = 64;
 
@@ -20,7 +22,7 @@ fn soak() {
         .unwrap_or(10_u64);
     let seed = seed();
     let end = Instant::now() + Duration::from_mins(minutes.max(1));
-    let mut ground = Ground::start(true, false);
+    let mut ground = Ground::start(Some(DISK));
     let mut faults = Fault::USUAL.to_vec();
     if ground.has_small_disks() {
         faults.push(Fault::Full);
@@ -33,7 +35,7 @@ fn soak() {
     while Instant::now() < end {
         round += 1;
         let until = end.min(Instant::now() + ROUND);
-        let sum = under_load(&mut ground, seed.wrapping_add(round), |ground, _| {
+        let sum = under_load(&mut ground, seed.wrapping_add(round), PACE, |ground| {
             while Instant::now() < until {
                 let fault = loop {
                     let any =

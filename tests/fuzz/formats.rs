@@ -550,7 +550,7 @@ fn command_of(random: &mut Random) -> Command {
         node: NodeId(1),
         dir: momo::base::id::DirId(random.next()),
     };
-    let operation = match random.below(9) {
+    let operation = match random.below(12) {
         0 => Operation::Put(Put {
             upload: upload(random),
             path,
@@ -605,6 +605,15 @@ fn command_of(random: &mut Random) -> Command {
             alive: false,
             boot: Boot(7),
         },
+        8 => Operation::GiveUp {
+            node: NodeId(1),
+            boot: Boot(7),
+        },
+        9 => Operation::Compared {
+            node: NodeId(1),
+            boot: Boot(7),
+        },
+        10 => Operation::Recount,
         _ => Operation::Administer {
             node: NodeId(1),
             state: Administrative::Drain,
@@ -671,6 +680,8 @@ fn object_sample(random: &mut Random) -> Vec<u8> {
         copies: copies(random),
         references: 2,
         want: 3,
+        owed: random.one_in(2).then_some(1),
+        over: random.one_in(2),
     })
 }
 
@@ -686,6 +697,12 @@ fn node_sample(random: &mut Random) -> Vec<u8> {
         dirs: vec![momo::base::id::DirId(random.next())],
         boot: Boot(random.next()),
         knows: 1,
+        lost: random.one_in(2),
+        gone: if random.one_in(2) {
+            vec![momo::base::id::DirId(random.next())]
+        } else {
+            Vec::new()
+        },
     })
 }
 

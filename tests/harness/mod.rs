@@ -116,6 +116,11 @@ impl Daemon {
         command
     }
 
+    /// The configuration it is started with.
+    pub fn conf(&self) -> &Path {
+        &self.conf
+    }
+
     /// Its process id, while it runs.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running daemon").id()
@@ -369,6 +374,22 @@ impl Cluster {
             child: None,
         });
         self.daemons.last_mut().expect("a daemon")
+    }
+
+    /// A daemon's machine got another address: its own configuration says so, nobody else's does. It must not be running.
+    pub fn readdress(&mut self, id: usize) {
+        let host = free_addresses(1)[0];
+        let folder = self.folder().to_owned();
+        let daemon = &mut self.daemons[id];
+        assert!(daemon.child.is_none(), "daemon {id} runs");
+        let text = fs::read_to_string(&daemon.conf).expect("configuration");
+        let text = text.replace(
+            &format!("host={}\n", daemon.host),
+            &format!("host={host}\n"),
+        );
+        daemon.conf = folder.join(format!("moved-{id}.conf"));
+        fs::write(&daemon.conf, text).expect("configuration");
+        daemon.host = host;
     }
 
     /// The cluster's own folder.

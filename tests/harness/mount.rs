@@ -27,6 +27,14 @@ impl Mount {
         }
     }
 
+    /// Mounts it anew with other options, `ro` or `rw`.
+    pub fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-o", &options]).arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()), "{options}");
+    }
+
     /// Fills it to the last byte; the file to remove for room.
     pub fn fill(&self) -> PathBuf {
         let ballast = self.0.join("ballast");

@@ -319,6 +319,12 @@ impl Cluster {
 
     /// A member is no member any more: its machine is taken away, with its disks.
     pub fn removed(&mut self, node: NodeId) -> Result<(), String> {
+        let seated = self.truth.as_ref().is_some_and(|truth| truth.seats(node));
+        if seated {
+            // It is needed until the others have taken its seat.
+            self.at(self.now + 200_000, Happening::Removed(node));
+            return Ok(());
+        }
         if !self.absent.insert(node) {
             return Ok(());
         }

@@ -115,8 +115,8 @@ fn a_disk_that_says_synced_too_early_is_caught() {
     };
     // As long as no process ends the lie does no harm.
     assert_eq!(lying(1, false), None);
-    let caught: Vec<String> = (1..=8).filter_map(|seed| lying(seed, true)).collect();
-    println!("caught: {caught:#?}");
     let lost = |why: &String| why.contains("acknowledged") || why.contains("both applied");
-    assert!(caught.iter().any(lost), "the simulation cannot fail");
+    let caught = (1..=60).find(|seed| lying(*seed, true).is_some_and(|why| lost(&why)));
+    println!("caught at seed {caught:?}");
+    assert!(caught.is_some(), "the simulation cannot fail");
 }

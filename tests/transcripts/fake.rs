@@ -12,7 +12,8 @@ use momo::base::path::FilePath;
 use momo::base::time::{Mono, Wall};
 use momo::doors::{Wait, Wire};
 use momo::engine::verbs::{
-    Content, Failure, Kept, Listing, Member, Put, ReadFailure, Stat, Status, Strategy, Verbs,
+    Content, Failure, Kept, Listing, Member, Put, ReadFailure, Repair, Stat, Status, Strategy,
+    Verbs,
 };
 use momo::wire::command::{Code, Expect};
 use momo::wire::record::{FileRecord, Mode, ModeRecord, Part};
@@ -256,6 +257,8 @@ impl Verbs for FakeVerbs {
             administrative: "alive".into(),
             free_bytes: (id == 0).then_some(1 << 30),
             total_bytes: (id == 0).then_some(1 << 32),
+            health: None,
+            drained: None,
         };
         (0..3).map(member).collect()
     }
@@ -273,6 +276,8 @@ impl Verbs for FakeVerbs {
             members: self.members(),
             mode: self.mode(),
             under_replicated: 0,
+            repair: Repair::default(),
+            scrub: None,
             connections: 1,
             durability: "full".into(),
             uptime_s: 60,

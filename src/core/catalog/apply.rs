@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::check::{counted, given_up, refusal};
 use super::once::{self, Admission, Fate, Standing};
-use super::{Applied, Note, ledger, members, put_mode, query};
+use super::{Applied, Note, counting, ledger, members, put_mode, query};
 use crate::base::digest::Sha256;
 use crate::base::id::{OperationId, Version};
 use crate::base::limit::VERSIONS_KEPT;
@@ -12,6 +12,9 @@ use crate::base::path::FilePath;
 use crate::base::table::{Overlay, Table, TableError};
 use crate::wire::command::{Code, Command, KNOWS, Operation, Put, Reply};
 use crate::wire::record::{FileRecord, ModeRecord, NodeRecord, from_row, to_row};
+
+/// Directories remembered that a node had and has no more: it forgets them itself once it has compared.
+const GONE: usize = 256;
 
 /// Applies the command at `index` of the log to `tables`.
 ///
@@ -214,7 +217,8 @@ impl Step<'_, '_> {
                 put_mode(&mut self.tables.batch, &record);
                 self.notes.push(Note::Mode);
             }
-            Operation::Add { .. } => members::add(self.tables, operation),
+            Operation::Recount => counting::recount(self.tables)?,
+            Operation::Add { .. } => members::add(self.tables, operation)?,
             Operation::Remove { node, force } => {
                 members::remove(self.tables, self.version, *node, *force)?;
             }
@@ -223,6 +227,8 @@ impl Step<'_, '_> {
             }
             Operation::Register { node, .. }
             | Operation::Observe { node, .. }
+            | Operation::GiveUp { node, .. }
+            | Operation::Compared { node, .. }
             | Operation::Administer { node, .. } => {
                 if let Some(mut record) = query::node(self.tables, *node)? {
                     let before = record.administrative;
@@ -231,6 +237,7 @@ impl Step<'_, '_> {
                     self.tables
                         .batch
                         .put(Table::Nodes, &node.key(), to_row(&record));
+                    counting::member_changed(self.tables)?;
                 }
             }
         }
@@ -252,15 +259,24 @@ fn change_node(record: &mut NodeRecord, operation: &Operation) {
         } => {
             record.name.clone_from(name);
             record.address.clone_from(address);
+            record.gone.append(&mut record.dirs);
             record.dirs.clone_from(dirs);
             record.dirs.sort_unstable();
             record.dirs.dedup();
+            record.gone.retain(|dir| !dirs.contains(dir));
+            let forgotten = record.gone.len().saturating_sub(GONE);
+            record.gone.drain(..forgotten);
             record.stores = *stores;
             record.manages = *manages;
             record.boot = *boot;
             record.knows = *knows;
         }
         Operation::Observe { alive, .. } => record.alive = *alive,
+        Operation::GiveUp { .. } => record.lost = true,
+        Operation::Compared { .. } => {
+            record.lost = false;
+            record.gone.clear();
+        }
         Operation::Administer { state, .. } => record.administrative = *state,
         _ => {}
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::once::{Standing, standing};
-use super::{members, query};
+use super::{counting, members, query};
 use crate::base::canary::{self, Canary};
 use crate::base::digest::EMPTY_SHA256;
 use crate::base::id::NodeId;
@@ -141,10 +141,23 @@ pub(super) fn refusal(
                 Some(record) => refuse_boot(&record, *boot < record.boot, boot.0),
             }
         }
-        Operation::Observe { node, boot, .. } => match query::node(tables, *node)? {
+        Operation::Observe { node, boot, .. } | Operation::Compared { node, boot } => {
+            match query::node(tables, *node)? {
+                None => unknown(*node),
+                Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
+            }
+        }
+        Operation::GiveUp { node, boot } => match query::node(tables, *node)? {
             None => unknown(*node),
+            Some(record) if record.alive => no(Code::Conflict, format!("node {node} answers")),
+            Some(record) if record.administrative == Administrative::Down => {
+                let message = format!("node {node} is known to be away for a while");
+                no(Code::Conflict, message)
+            }
             Some(record) => refuse_boot(&record, *boot != record.boot, boot.0),
         },
+        Operation::Recount if counting::is_recounting(tables)? => None,
+        Operation::Recount => no(Code::Conflict, "nothing is to be counted".to_owned()),
         Operation::Administer { node, .. } => match query::node(tables, *node)? {
             None => unknown(*node),
             Some(_) => None,
@@ -298,17 +311,17 @@ fn refuse_copy(tables: &dyn Tables, copy: &Copy) -> Result<Option<Reply>, TableE
     })
 }
 
-/// Distinct living nodes that hold a copy other than `copy`.
+/// Distinct living nodes that hold a copy other than `copy` that counts.
 fn living_others(tables: &dyn Tables, copies: &[Copy], copy: Copy) -> Result<usize, TableError> {
-    let holders: BTreeSet<NodeId> = copies
+    let discounts = counting::discounts(tables)?;
+    let others: Vec<Copy> = copies
         .iter()
         .filter(|other| **other != copy)
-        .map(|other| other.node)
+        .copied()
         .collect();
     let mut living = 0;
-    for holder in holders {
-        let lives =
-            |record: NodeRecord| record.alive && record.administrative != Administrative::Dead;
+    for holder in discounts.counted(&others) {
+        let lives = |record: NodeRecord| record.alive;
         living += usize::from(query::node(tables, holder)?.is_some_and(lives));
     }
     Ok(living)

@@ -1,9 +1,9 @@
 //! Objects and debts: references, copies and what is missing are counted here and nowhere else.
 
-use super::{meta, query};
+use super::{counting, meta, query};
 use crate::base::digest::Sha256;
-use crate::base::table::{Overlay, Table, TableError};
-use crate::wire::record::{Copy, FileRecord, ObjectRecord, to_row};
+use crate::base::table::{Overlay, Table, TableError, Tables};
+use crate::wire::record::{Copy, FileRecord, ObjectRecord, from_row, to_row};
 
 /// One more version refers to an object, and these copies of it are durable.
 pub(super) fn hold(
@@ -19,6 +19,8 @@ pub(super) fn hold(
         copies: Vec::new(),
         references: 0,
         want: 0,
+        owed: None,
+        over: false,
     });
     after.references = after.references.saturating_add(1);
     after.want = after.want.max(want);
@@ -72,6 +74,15 @@ pub(super) fn change_copies(
     write(tables, sha256, Some(&before), Some(after))
 }
 
+/// Counts an object's copies by what counts now.
+pub(super) fn recount(
+    tables: &mut Overlay<'_>,
+    sha256: &Sha256,
+    before: &ObjectRecord,
+) -> Result<(), TableError> {
+    write(tables, sha256, Some(before), Some(before.clone()))
+}
+
 fn write(
     tables: &mut Overlay<'_>,
     sha256: &Sha256,
@@ -82,6 +93,7 @@ fn write(
         Some(record) => {
             record.copies.sort_unstable();
             record.copies.dedup();
+            (record.owed, record.over) = counting::discounts(tables)?.judge(record);
             if before == Some(record) {
                 return Ok(());
             }
@@ -89,33 +101,48 @@ fn write(
         }
         None => tables.batch.delete(Table::Objects, &sha256.0),
     }
-    let was = before.and_then(owed);
-    let is = after.as_ref().and_then(owed);
+    let over = |record: Option<&ObjectRecord>| record.is_some_and(|record| record.over);
+    match (over(before), over(after.as_ref())) {
+        (false, true) => tables.batch.put(Table::Surplus, &sha256.0, Vec::new()),
+        (true, false) => tables.batch.delete(Table::Surplus, &sha256.0),
+        _ => {}
+    }
+    let was = before.and_then(|record| record.owed);
+    let is = after.as_ref().and_then(|record| record.owed);
+    if was != is {
+        if let Some(place) = was {
+            let key = query::debt_key(place, sha256);
+            tables.batch.delete(Table::Debts, &key);
+        }
+        if let Some(place) = is {
+            let key = query::debt_key(place, sha256);
+            tables.batch.put(Table::Debts, &key, to_row(&()));
+        }
+    }
+    let count = |owed: Option<u8>| u64::from(owed.is_some());
+    sum(tables, meta::DEBTS, count(was), count(is))?;
+    let (was, is) = (missing(before), missing(after.as_ref()));
+    sum(tables, meta::DEBT_BYTES, was, is)
+}
+
+/// Bytes of the copies that an object is short of.
+fn missing(record: Option<&ObjectRecord>) -> u64 {
+    let Some((record, owed)) = record.and_then(|record| Some((record, record.owed?))) else {
+        return 0;
+    };
+    let have = if owed == ObjectRecord::LOST { 0 } else { owed };
+    let copies = u64::from(record.want.saturating_sub(have));
+    record.size.saturating_mul(copies)
+}
+
+/// A part of a sum changed.
+fn sum(tables: &mut Overlay<'_>, key: &[u8], was: u64, is: u64) -> Result<(), TableError> {
     if was == is {
         return Ok(());
     }
-    if let Some(nodes) = was {
-        tables
-            .batch
-            .delete(Table::Debts, &query::debt_key(nodes, sha256));
-    }
-    if let Some(nodes) = is {
-        tables
-            .batch
-            .put(Table::Debts, &query::debt_key(nodes, sha256), to_row(&()));
-    }
-    let count = query::debts(tables)?;
-    let count = match (was, is) {
-        (None, Some(_)) => count.saturating_add(1),
-        (Some(_), None) => count.saturating_sub(1),
-        _ => return Ok(()),
-    };
-    tables.batch.put(Table::Meta, meta::DEBTS, to_row(&count));
+    let row = tables.get(Table::Meta, key)?;
+    let total: u64 = row.map(|row| from_row(&row)).transpose()?.unwrap_or(0);
+    let total = total.saturating_sub(was).saturating_add(is);
+    tables.batch.put(Table::Meta, key, to_row(&total));
     Ok(())
-}
-
-/// On how many nodes an object lies when that is fewer than wanted.
-pub(super) fn owed(record: &ObjectRecord) -> Option<u8> {
-    let nodes = u8::try_from(query::distinct_nodes(&record.copies)).unwrap_or(u8::MAX);
-    (nodes < record.want).then_some(nodes)
 }

@@ -1,7 +1,7 @@
 //! Members come and go: who may, and what of a node that is gone for good stops counting.
 
 use super::check::{TEXT_BYTES, no, unknown};
-use super::{ledger, query};
+use super::{counting, ledger, query};
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, NodeId, Version};
 use crate::base::limit::NODES;
@@ -96,7 +96,7 @@ pub(super) fn refuse_page(
 }
 
 /// Carries out an [`Operation::Add`] that was not refused.
-pub(super) fn add(tables: &mut Overlay<'_>, operation: &Operation) {
+pub(super) fn add(tables: &mut Overlay<'_>, operation: &Operation) -> Result<(), TableError> {
     let Operation::Add {
         node,
         name,
@@ -105,7 +105,7 @@ pub(super) fn add(tables: &mut Overlay<'_>, operation: &Operation) {
         manages,
     } = operation
     else {
-        return;
+        return Ok(());
     };
     let record = NodeRecord {
         id: *node,
@@ -118,10 +118,13 @@ pub(super) fn add(tables: &mut Overlay<'_>, operation: &Operation) {
         dirs: Vec::new(),
         boot: Boot(0),
         knows: 1,
+        lost: false,
+        gone: Vec::new(),
     };
     tables.batch.put(Table::Nodes, &node.key(), to_row(&record));
     let key = query::former_key(*node);
     tables.batch.delete(Table::Meta, &key);
+    counting::member_changed(tables)
 }
 
 /// Carries out an [`Operation::Remove`] that was not refused.
@@ -146,7 +149,7 @@ pub(super) fn remove(
     if query::sweep(tables, node)?.is_none() {
         begin_sweep(tables, node);
     }
-    Ok(())
+    counting::member_removed(tables, node)
 }
 
 /// An operator's word on a node has changed: what is dead for good has no copies.

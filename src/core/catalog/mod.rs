@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod counting;
 mod ledger;
 pub mod members;
 #[cfg(test)]
@@ -10,7 +11,7 @@ mod once;
 pub mod query;
 
 use crate::base::digest::Sha256;
-use crate::base::id::OperationId;
+use crate::base::id::{ClusterId, OperationId};
 use crate::base::path::FilePath;
 use crate::base::table::{Batch, Table, TableError, Tables};
 use crate::wire::command::{Birth, Reply};
@@ -52,6 +53,12 @@ pub(super) mod meta {
     pub const MODE: &[u8] = b"mode";
     /// How many rows the table `debts` has.
     pub const DEBTS: &[u8] = b"debts";
+    /// How many bytes the copies have that these are short of.
+    pub const DEBT_BYTES: &[u8] = b"debt_bytes";
+    /// Which copies do not count: [`super::counting::Discounts`].
+    pub const DISCOUNTS: &[u8] = b"discounts";
+    /// How far the counting anew has come; absent when nothing is to be counted.
+    pub const RECOUNT: &[u8] = b"recount";
     /// Before a node's number: a `Former`.
     pub const FORMER: &[u8] = b"former/";
     /// Before a node's number: a `Sweep`.
@@ -82,10 +89,22 @@ pub fn born(birth: &Birth) -> Batch {
             dirs: Vec::new(),
             boot: crate::base::id::Boot(0),
             knows: 1,
+            lost: false,
+            gone: Vec::new(),
         };
         batch.put(Table::Nodes, &member.id.key(), to_row(&record));
     }
     batch
+}
+
+/// What makes this catalog that of another cluster, with the same birth.
+pub fn renamed(tables: &dyn Tables, cluster: ClusterId) -> Result<Batch, TableError> {
+    let mut batch = Batch::default();
+    if let Some(birth) = query::birth(tables)? {
+        let birth = Birth { cluster, ..birth };
+        batch.put(Table::Meta, meta::BIRTH, to_row(&birth));
+    }
+    Ok(batch)
 }
 
 /// Where the tables stand; `None` before the first [`set_applied`].

@@ -1,5 +1,6 @@
 //! Reading the catalog: rows as values, and the keys they lie under.
 
+pub use super::counting::{Discounts, discounts, is_recounting};
 use super::meta;
 use crate::base::digest::Sha256;
 use crate::base::id::{Boot, ClusterId, NodeId, OperationId, Version};
@@ -119,6 +120,23 @@ pub fn is_pending(tables: &dyn Tables, upload: OperationId) -> Result<bool, Tabl
 /// How many objects have fewer copies than wanted.
 pub fn debts(tables: &dyn Tables) -> Result<u64, TableError> {
     Ok(value(tables, Table::Meta, meta::DEBTS)?.unwrap_or(0))
+}
+
+/// Bytes of the copies that these objects are short of.
+pub fn debt_bytes(tables: &dyn Tables) -> Result<u64, TableError> {
+    Ok(value(tables, Table::Meta, meta::DEBT_BYTES)?.unwrap_or(0))
+}
+
+/// At most `limit` objects that have copies which may go, behind `after`.
+pub fn surplus_after(
+    tables: &dyn Tables,
+    after: Option<&Sha256>,
+    limit: usize,
+) -> Result<Vec<Sha256>, TableError> {
+    let from = after.map_or_else(Vec::new, |after| [&after.0[..], &[0]].concat());
+    let rows = tables.range(Table::Surplus, &from, None, limit)?;
+    let digest = |(key, _): &Row| <[u8; 32]>::try_from(key.as_slice()).ok().map(Sha256);
+    Ok(rows.iter().filter_map(digest).collect())
 }
 
 /// The certificate the cluster was born with; `None` for an empty catalog.

@@ -158,11 +158,21 @@ impl Consensus {
         Ok(consensus)
     }
 
-    /// Makes the election timeout a pure function of seed, node and term.
+    /// Makes the election timeout a pure function of seed, node, term and voters. The voters lose their patience in the order of
+    /// their numbers, which is also the order in which they are preferred: the first to ask gets the votes, and nobody waits for
+    /// one that a draw has made late.
     fn pin(&mut self) {
         let scattered = mix(self.seed ^ mix(self.node.raft() ^ mix(self.raw.raft.term)));
-        let span = self.election_ticks as u64;
-        let extra = usize::try_from(scattered % span).unwrap_or(0);
+        let own = self.node.raft();
+        let before = self
+            .head
+            .voters
+            .iter()
+            .filter(|voter| **voter < own)
+            .count();
+        let turn = (self.election_ticks / limit::VOTERS).max(1);
+        let scattered = usize::try_from(scattered % turn as u64).unwrap_or(0);
+        let extra = (before * turn + scattered).min(self.election_ticks.saturating_sub(1));
         self.raw
             .raft
             .set_randomized_election_timeout(self.election_ticks + extra);
@@ -501,6 +511,15 @@ mod tests {
         assert_eq!(timeouts(0), timeouts(0));
         assert_ne!(timeouts(0), timeouts(1));
         assert!(timeouts(0).iter().all(|ticks| (10..20).contains(ticks)));
+    }
+
+    #[test]
+    fn voters_lose_their_patience_in_the_order_of_their_numbers() {
+        let timeout = |node: u16| {
+            let raft = raft(node, born(&[1, 2, 3], &[]));
+            raft.raw.raft.randomized_election_timeout()
+        };
+        assert!(timeout(0) < timeout(1) && timeout(1) < timeout(2));
     }
 
     #[test]

@@ -113,3 +113,80 @@ impl Objects {
         back().map_err(|error| dir.blame(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::super::testing::*;
+    use super::*;
+
+    fn identity(objects: &Objects, sha: &Sha256, dir: DirId) -> (u64, u64) {
+        match objects.examine(sha, dir, 600, &mut |_| true).unwrap() {
+            Verdict::Bytes { identity } => identity,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_is_no_object_any_more_and_is_still_there() {
+        let root = tempfile::tempdir().unwrap();
+        let (dirs, objects) = open(&[root.path().to_owned()]);
+        let (dir, bytes) = (dirs.dirs[0].id, some_bytes(600, 1));
+        let sha = keep(&objects, &bytes);
+        corrupt(&file_of(root.path(), &sha), 3);
+        let bad = identity(&objects, &sha, dir);
+        let held = objects.set_aside(&sha, dir, bad, || false).unwrap();
+        assert!(held.is_none() && objects.aside().is_empty());
+        let path = objects.set_aside(&sha, dir, bad, || true).unwrap();
+        let path = path.expect("it was moved");
+        assert_eq!(std::fs::read(&path).unwrap().len(), 600);
+        assert!(objects.reader(&sha).unwrap().is_none());
+        let aside = objects.aside();
+        assert_eq!((aside.len(), aside[0].sha, aside[0].size), (1, sha, 600));
+        assert_eq!(aside[0].path, path);
+        assert!(!objects.put_back(&aside[0]).unwrap(), "it is still bad");
+        assert!(objects.remove_aside(&aside[0]).unwrap());
+        assert!(!objects.remove_aside(&aside[0]).unwrap());
+        assert!(objects.aside().is_empty());
+    }
+
+    #[test]
+    fn a_good_file_that_took_the_name_meanwhile_is_not_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let (dirs, objects) = open(&[root.path().to_owned()]);
+        let (dir, bytes) = (dirs.dirs[0].id, some_bytes(600, 2));
+        let sha = keep(&objects, &bytes);
+        corrupt(&file_of(root.path(), &sha), 3);
+        let bad = identity(&objects, &sha, dir);
+        // Kept open, so that the new file cannot be given the number of the old one.
+        let _old = std::fs::File::open(file_of(root.path(), &sha)).unwrap();
+        keep(&objects, &bytes);
+        assert!(
+            objects
+                .set_aside(&sha, dir, bad, || true)
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(content(&objects, &sha).unwrap(), bytes);
+    }
+
+    #[test]
+    fn what_turns_out_to_be_whole_is_an_object_again_unless_there_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        let (dirs, objects) = open(&[root.path().to_owned()]);
+        let (dir, bytes) = (dirs.dirs[0].id, some_bytes(600, 3));
+        let sha = keep(&objects, &bytes);
+        corrupt(&file_of(root.path(), &sha), 3);
+        let bad = identity(&objects, &sha, dir);
+        let path = objects.set_aside(&sha, dir, bad, || true).unwrap().unwrap();
+        corrupt(&path, 3);
+        let aside = objects.aside().remove(0);
+        keep(&objects, &bytes);
+        assert!(!objects.put_back(&aside).unwrap(), "there is a good one");
+        assert!(objects.remove(&sha, None, || true).unwrap());
+        assert!(objects.put_back(&aside).unwrap());
+        assert!(objects.aside().is_empty());
+        assert_eq!(content(&objects, &sha).unwrap(), bytes);
+        assert!(objects.stat(&sha).unwrap().is_some());
+    }
+}

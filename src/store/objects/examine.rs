@@ -136,3 +136,87 @@ fn look(file: &File, sha: &Sha256, pace: &mut dyn FnMut(u64) -> bool) -> io::Res
         crcs,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::attribute::ATTRIBUTE;
+    use super::super::directory::sidecar_path;
+    use super::super::testing::*;
+    use super::*;
+    use crate::base::limit::BLOCK_BYTES;
+
+    #[test]
+    fn a_look_tells_whole_missing_cut_and_wrong_copies_from_each_other() {
+        let root = tempfile::tempdir().unwrap();
+        let (dirs, objects) = open(&[root.path().to_owned()]);
+        let dir = dirs.dirs[0].id;
+        let size = 2 * BLOCK_BYTES + 17;
+        let [whole, wrong, cut, gone] =
+            [1, 2, 3, 4].map(|seed| keep(&objects, &some_bytes(size, seed)));
+        corrupt(&file_of(root.path(), &wrong), BLOCK_BYTES as u64);
+        corrupt(&file_of(root.path(), &cut), 0);
+        let file = File::options()
+            .write(true)
+            .open(file_of(root.path(), &cut))
+            .unwrap();
+        file.set_len(7).unwrap();
+        std::fs::remove_file(file_of(root.path(), &gone)).unwrap();
+        let (mut read, size) = (0, size as u64);
+        let mut look = |sha| {
+            objects.examine(sha, dir, size, &mut |bytes| {
+                read += bytes;
+                true
+            })
+        };
+        assert!(matches!(look(&whole).unwrap(), Verdict::Whole));
+        assert!(matches!(look(&gone).unwrap(), Verdict::Missing));
+        assert!(matches!(
+            look(&cut).unwrap(),
+            Verdict::Length { size: 7, .. }
+        ));
+        assert!(matches!(look(&wrong).unwrap(), Verdict::Bytes { .. }));
+        assert_eq!(read, 3 * size, "what is wrong is read twice");
+        let elsewhere = objects.examine(&whole, DirId(dir.0 ^ 1), size, &mut |_| true);
+        assert!(matches!(elsewhere.unwrap(), Verdict::Missing));
+        let mut blocks = 0;
+        let stopped = objects.examine(&whole, dir, size, &mut |_| {
+            blocks += 1;
+            blocks < 2
+        });
+        assert!(matches!(stopped.unwrap(), Verdict::Stopped));
+        assert_eq!(blocks, 2);
+    }
+
+    #[test]
+    fn a_look_puts_right_what_stands_beside_whole_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        let (dirs, objects) = open(&[root.path().to_owned()]);
+        let size = BLOCK_BYTES + 5;
+        let sha = keep(&objects, &some_bytes(size, 5));
+        let path = file_of(root.path(), &sha);
+        let sidecar = root.path().join(".momo/objects").join(sidecar_path(&sha));
+        let look = || {
+            let verdict = objects.examine(&sha, dirs.dirs[0].id, size as u64, &mut |_| true);
+            assert!(matches!(verdict.unwrap(), Verdict::Whole));
+        };
+        std::fs::write(&sidecar, [9; 8]).unwrap();
+        look();
+        let checksums = std::fs::read(&sidecar).unwrap();
+        std::fs::remove_file(&sidecar).unwrap();
+        look();
+        assert_eq!(std::fs::read(&sidecar).unwrap(), checksums);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let file = File::open(&path).unwrap();
+        let wrong = Attribute {
+            crc: 1,
+            ..Attribute::unknown(sha, size as u64)
+        };
+        disk::set_attribute(&file, ATTRIBUTE, &wrong.encode()).unwrap();
+        look();
+        assert_eq!(content(&objects, &sha).unwrap().len(), size);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o444);
+    }
+}

@@ -36,13 +36,20 @@ impl Objects {
     pub fn open(dirs: &DataDirs, durability: Durability) -> Result<Self, StoreError> {
         let mut opened = Vec::new();
         for dir in &dirs.dirs {
+            let aside = match disk::open_dir(&dir.private("aside")) {
+                // Of an older start, and not to be made now: nothing can be set aside either.
+                Err(error) if dir.read_only && error.kind() == io::ErrorKind::NotFound => {
+                    disk::open_dir(&dir.private("tmp"))
+                }
+                opened => opened,
+            };
             opened.push(Directory {
                 id: dir.id,
                 path: dir.path.clone(),
                 objects: disk::open_dir(&dir.private("objects")).map_err(StoreError::Io)?,
                 tmp: disk::open_dir(&dir.private("tmp")).map_err(StoreError::Io)?,
-                aside: disk::open_dir(&dir.private("aside")).map_err(StoreError::Io)?,
-                failed: AtomicBool::new(false),
+                aside: aside.map_err(StoreError::Io)?,
+                failed: AtomicBool::new(dir.read_only),
                 announced: AtomicU64::new(0),
                 unsealed: Mutex::new(Vec::new()),
                 syncs: (0..=u8::MAX).map(|_| SharedSync::default()).collect(),
@@ -55,7 +62,10 @@ impl Objects {
             next_name: AtomicU64::new(0),
         };
         for dir in &shared.dirs {
-            dir.settle().map_err(|error| dir.blame(error))?;
+            match dir.settle() {
+                Err(error) if disk::is_read_only(&error) => drop(dir.blame(error)),
+                settled => settled.map_err(|error| dir.blame(error))?,
+            }
         }
         Ok(Self {
             shared: Arc::new(shared),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use momo::base::digest::Sha256;
-use momo::base::id::OperationId;
+use momo::base::id::{NodeId, OperationId};
 use momo::base::path::FilePath;
 use momo::base::table::{Batch, MemoryTables, Overlay};
 use momo::core::catalog::{self, query};
@@ -56,6 +56,11 @@ impl Truth {
         };
         truth.stands_at(1);
         truth
+    }
+
+    /// Whether a node has a seat in the configuration.
+    pub fn seats(&self, node: NodeId) -> bool {
+        self.voters.contains(&node.raft()) || self.learners.contains(&node.raft())
     }
 
     fn stands_at(&mut self, term: u64) {

@@ -2,14 +2,16 @@
 //!
 //! A node is *empty* (it remembers no cluster), a *member*, *waiting*: it remembers a cluster but its log is gone, damaged, or older than what it once acknowledged, or *out*: it was removed, or its cluster was replaced by force. Only a member takes part in Raft. The others say [`Hello`] until a cluster is born or a leader takes them in, without a vote at first; whoever is no member by the catalog must ask to be made one.
 
+mod lead;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::catalog::query;
-use super::consensus::{Consensus, Seat};
+use super::consensus::Consensus;
 use super::node::{Effect, Level, LinkState, Memory};
 use super::reads::jitter;
-use super::seats::{self, Seats};
+use super::seats::Seats;
 use super::settings::Settings;
 use super::turn::Turn;
 use crate::base::canary::{self, Canary};
@@ -20,7 +22,9 @@ use crate::base::table::TableError;
 use crate::base::time::Mono;
 use crate::wire::command::{Birth, BirthMember, Operation};
 use crate::wire::peer::{Hello, Message, SnapshotHead};
-use crate::wire::record::{Administrative, NodeRecord, Sweep};
+use crate::wire::record::Sweep;
+
+use lead::Applicant;
 
 /// Index and term that the log of a new cluster begins behind.
 pub const BIRTH_INDEX: u64 = 1;
@@ -32,10 +36,6 @@ const HELLO_AT_MOST: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Shortest time between two times that the acknowledged indexes are remembered.
 const REMEMBER_EVERY: Duration = Duration::from_secs(15);
-/// A command of the leader about members that has not shown in the catalog is given again after this.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Time between two times that a removed node is told.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How this node stands to the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +63,6 @@ struct Peer {
     applied: Option<(Boot, u64)>,
     /// When it was last told that it was removed.
     told: Option<Mono>,
-}
-
-/// A node that asks to be made a member.
-#[derive(Debug)]
-struct Applicant {
-    /// As what.
-    card: BirthMember,
-    /// When its addition was last proposed.
-    proposed: Option<Mono>,
 }
 
 /// What a node is to do next about itself.
@@ -207,10 +198,7 @@ impl Membership {
                 format!("asking to be made a member: {others} daemons of the cluster within reach")
             }
             Standing::Out { why, .. } => why.clone(),
-            Standing::Empty => {
-                let all = voters.len();
-                format!("{alive} of {all} daemons up, all needed for the first start")
-            }
+            Standing::Empty => self.why_not_born(alive, voters.len()),
             Standing::Waiting { why, .. } => {
                 format!("waiting to be taken in again by the others: {why}")
             }
@@ -225,6 +213,29 @@ impl Membership {
                     format!("{alive} of {all} daemons up, {needed} needed")
                 }
             }
+        }
+    }
+
+    /// What an empty node waits for, for people: to be born with all the others, or to be taken in by those that have a past.
+    fn why_not_born(&self, alive: usize, all: usize) -> String {
+        let others = || self.settings.members.iter().filter(|m| m.id != self.node);
+        let hello = |node: &NodeId| self.peers.get(node).filter(|peer| peer.up)?.hello.as_ref();
+        let remember =
+            |node: &NodeId| hello(node).is_some_and(|h| h.cluster.is_some() && h.newborn.is_none());
+        let past: Vec<NodeId> = others().map(|m| m.id).filter(remember).collect();
+        if !past.is_empty() {
+            let names: Vec<String> = past.iter().map(ToString::to_string).collect();
+            return format!(
+                "nothing is remembered here, a cluster is by {}: waiting for its leader to take this node in",
+                names.join(", ")
+            );
+        }
+        if alive < all {
+            return format!("{alive} of {all} daemons up, all needed for the first start");
+        }
+        match others().find(|m| hello(&m.id).is_none()) {
+            Some(silent) => format!("all {all} daemons up, waiting to hear from {}", silent.id),
+            None => format!("all {all} daemons up, the first start is under way"),
         }
     }
 
@@ -268,7 +279,10 @@ impl Membership {
                 .map_or_else(String::new, |card| card.address.clone()),
             joins: self
                 .card()
-                .filter(|_| self.settings.joins && !self.is_member())
+                .filter(|_| {
+                    let out = matches!(self.standing, Standing::Out { .. });
+                    self.settings.joins && !self.is_member() && !out
+                })
                 .cloned(),
         };
         turn.send(to, Message::Hello(hello));
@@ -519,7 +533,7 @@ impl Membership {
         if self.is_member() || self.cluster().is_some_and(|own| own != cluster) {
             return None;
         }
-        if matches!(self.standing, Standing::Out { .. }) && !self.settings.joins {
+        if matches!(self.standing, Standing::Out { .. }) {
             return None;
         }
         let hello = self.peers.get(&from).and_then(|peer| peer.hello.as_ref());
@@ -601,7 +615,7 @@ impl Membership {
                 self.say_hello(turn);
                 Ok(None)
             }
-            (Standing::Out { .. }, _) if !self.settings.joins => {
+            (Standing::Out { .. }, _) => {
                 self.hello.0 = None;
                 Ok(None)
             }
@@ -689,225 +703,7 @@ impl Membership {
                 && query::former(tables, self.node)?.is_some(),
         )
     }
-
-    /// On the leader: makes those who ask learners, one change at a time, and tells them.
-    fn take_in(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) -> Result<(), TableError> {
-        let Standing::Member(cluster) = self.standing else {
-            return Ok(());
-        };
-        for node in self.asking.clone() {
-            if query::node(&turn.tables, node)?.is_none() {
-                self.apply_for(turn, node);
-                continue;
-            }
-            self.applicants.remove(&node);
-            if raft.learns(node) {
-                raft.reset_progress(node);
-                self.floors.insert(node, raft.last_index());
-                self.acknowledged.remove(&node);
-                self.asking.remove(&node);
-                turn.send(node, Message::Admit { cluster });
-                continue;
-            }
-            // What it acknowledged is gone, and must not count for a majority again.
-            raft.reset_progress(node);
-            let (event, text) = if raft.votes(node) {
-                ("vote_withdrawn", "has lost its log and")
-            } else {
-                ("member_taken_in", "asks for it and")
-            };
-            if raft.reconfigure(node, Seat::Learner) {
-                let text = format!("node {node} {text} is taken in without a vote");
-                turn.say(Level::Warn, event, text);
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Who is no member by the catalog is made one if it asks for that.
-    fn apply_for(&mut self, turn: &Turn<'_>, node: NodeId) {
-        let Some(applicant) = self.applicants.get_mut(&node) else {
-            self.asking.remove(&node);
-            return;
-        };
-        let now = turn.mono();
-        if applicant.proposed.is_none_or(|at| now - at >= AGAIN) {
-            applicant.proposed = Some(now);
-            let card = applicant.card.clone();
-            self.operations.push(Operation::Add {
-                node,
-                name: card.name,
-                address: card.address,
-                stores: card.stores,
-                manages: card.manages,
-            });
-        }
-    }
-
-    /// On the leader: what the catalog says about members is carried out, one step at a time.
-    fn lead(&mut self, turn: &mut Turn<'_>, raft: &mut Consensus) -> Result<(), TableError> {
-        if !raft.serves() || !self.seats.is_due(turn.mono()) {
-            return Ok(());
-        }
-        let members = query::nodes(&turn.tables)?;
-        self.drop_copies(turn)?;
-        self.tell_removed(turn, raft, &members)?;
-        if !raft.reconfiguring() {
-            self.look_at_seats(turn, raft, &members)?;
-        }
-        Ok(())
-    }
-
-    /// Copies of those who are gone for good stop counting, a page at a time.
-    fn drop_copies(&mut self, turn: &Turn<'_>) -> Result<(), TableError> {
-        let now = turn.mono();
-        let due = query::sweeps(&turn.tables)?;
-        self.sweeps
-            .retain(|node, _| due.iter().any(|sweep| sweep.node == *node));
-        for sweep in due {
-            let under_way = self.sweeps.get(&sweep.node);
-            if under_way.is_some_and(|(last, at)| *last == sweep && now - *at < AGAIN) {
-                continue;
-            }
-            let (node, after) = (sweep.node, sweep.after);
-            self.sweeps.insert(node, (sweep, now));
-            self.operations.push(Operation::DropCopies { node, after });
-        }
-        Ok(())
-    }
-
-    /// Those who were removed are told as soon as they are within reach.
-    fn tell_removed(
-        &mut self,
-        turn: &mut Turn<'_>,
-        raft: &Consensus,
-        members: &[NodeRecord],
-    ) -> Result<(), TableError> {
-        let Standing::Member(cluster) = self.standing else {
-            return Ok(());
-        };
-        let now = turn.mono();
-        for (node, peer) in &mut self.peers {
-            let seated = raft.votes(*node) || raft.learns(*node);
-            let told = peer.told.is_some_and(|told| now - told < TELL_AGAIN);
-            let joins = self.applicants.contains_key(node);
-            let member = members.iter().any(|member| member.id == *node);
-            if !peer.up || seated || told || joins || member {
-                continue;
-            }
-            peer.told = Some(now);
-            if let Some(former) = query::former(&turn.tables, *node)? {
-                let index = former.removed.0;
-                turn.send(*node, Message::Removed { cluster, index });
-            }
-        }
-        Ok(())
-    }
-
-    fn look_at_seats(
-        &mut self,
-        turn: &mut Turn<'_>,
-        raft: &mut Consensus,
-        members: &[NodeRecord],
-    ) -> Result<(), TableError> {
-        let born = match self.born_voters {
-            Some(born) => born,
-            None => {
-                let birth = query::birth(&turn.tables)?;
-                let votes = |birth: Birth| birth.members.iter().filter(|m| m.votes).count();
-                *self.born_voters.insert(birth.map_or(1, votes))
-            }
-        };
-        let forced = self.forced_out(turn, raft, members)?;
-        let spares = self.spares(raft, members);
-        let view = seats::View {
-            leader: self.node,
-            head: raft.head(),
-            members,
-            forced: &forced,
-            spares: &spares,
-        };
-        let target = self.settings.voters.max(born);
-        let Some(step) = self.seats.look(turn.mono(), target, &view) else {
-            return Ok(());
-        };
-        let (node, seat, event, why) = match step {
-            seats::Step::Give(node) => (node, Seat::Voter, "vote_given", "has caught up and votes"),
-            seats::Step::Withdraw(node) => {
-                let why = "is dead or one too many, and votes no more";
-                (node, Seat::Learner, "vote_withdrawn", why)
-            }
-            seats::Step::Remove(node) => {
-                let why = "is no member any more";
-                (node, Seat::Gone, "member_removed", why)
-            }
-            seats::Step::HandOver => {
-                let up = self.up();
-                raft.step_down(turn, &up);
-                return Ok(());
-            }
-        };
-        if raft.reconfigure(node, seat) {
-            turn.say(Level::Info, event, format!("node {node} {why}"));
-        }
-        Ok(())
-    }
-
-    /// Those of the configuration that were removed by force.
-    fn forced_out(
-        &self,
-        turn: &Turn<'_>,
-        raft: &Consensus,
-        members: &[NodeRecord],
-    ) -> Result<BTreeSet<NodeId>, TableError> {
-        let mut forced = BTreeSet::new();
-        let voters = raft.head().voters.iter();
-        for node in voters.filter_map(|id| NodeId::from_raft(*id)) {
-            if !members.iter().any(|member| member.id == node)
-                && query::former(&turn.tables, node)?.is_some_and(|former| former.force)
-            {
-                forced.insert(node);
-            }
-        }
-        Ok(forced)
-    }
-
-    /// Learners that may take over a vote, ascending, each with whether it has caught up. A lower one that is still catching up goes first.
-    fn spares(&self, raft: &Consensus, members: &[NodeRecord]) -> Vec<(NodeId, bool)> {
-        let learners = raft.head().learners.iter();
-        let suits = |node: &NodeId| {
-            let up = self.peers.get(node).is_some_and(|peer| peer.up);
-            let may = |member: &NodeRecord| {
-                let stays = matches!(
-                    member.administrative,
-                    Administrative::Alive | Administrative::Readonly
-                );
-                member.id == *node && member.manages && stays
-            };
-            up && !self.asking.contains(node) && members.iter().any(may)
-        };
-        learners
-            .filter_map(|id| NodeId::from_raft(*id))
-            .filter(suits)
-            .map(|node| (node, self.fit(node, raft)))
-            .collect()
-    }
-
-    /// Whether a learner has caught up, by its own word too: acknowledgements of its former life may still have been on their way, and one that waits to be taken in says nothing of any tables.
-    fn fit(&self, node: NodeId, raft: &Consensus) -> bool {
-        let Some(peer) = self.peers.get(&node) else {
-            return false;
-        };
-        let boot = peer.hello.as_ref().map(|hello| hello.boot);
-        let by_its_word = |floor: u64| {
-            peer.applied
-                .is_some_and(|(of, applied)| Some(of) == boot && applied >= floor)
-        };
-        raft.caught_up(node) && by_its_word(self.floors.get(&node).copied().unwrap_or(1))
-    }
 }
 
 /// Why a removed node takes no part.
-const REMOVED: &str =
-    "this node was removed from its cluster: `momo server --join` asks for it to be taken in anew";
+const REMOVED: &str = "this node was removed from its cluster and takes no part in it; `momo recover --rejoin` lets it be taken in as a new one";
