@@ -200,7 +200,12 @@ fn replay(text: &str) -> Result<String, String> {
             continue;
         }
         let ended = script.run(&words).map_err(|why| format!("{line}: {why}"))?;
-        let heard = script.cluster()?.heard();
+        // Node by node, and without times: what matters is who concludes what.
+        let mut heard = script.cluster()?.heard();
+        heard.sort_by_key(|line| line.split(':').next().map(str::to_owned));
+        for line in &mut heard {
+            line.truncate(line.find(", last heard").unwrap_or(line.len()));
+        }
         for line in heard
             .iter()
             .map(String::as_str)
