@@ -339,7 +339,7 @@ impl Cluster {
             Some(missing) => Some(missing),
             None => match leaks::left(seats, &self.errands) {
                 Some(left) => Some(left),
-                None => self.copies.litter(truth, &self.shelves)?,
+                None => Copies::litter(truth, &self.shelves)?,
             },
         })
     }
@@ -859,7 +859,10 @@ impl Cluster {
         }
         match self.clients.next(node, Boot(self.boot(node))) {
             Deed::Ask(request) => self.ask(client, node, request),
-            Deed::Upload(put, content) => self.upload(client, node, put, content),
+            Deed::Upload(put, content) => {
+                self.upload(client, node, put, content);
+                Ok(())
+            }
         }
     }
 

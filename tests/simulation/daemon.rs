@@ -16,6 +16,7 @@ use momo::wire::command::{Code, Operation, PlacedPart, Put, Reply};
 use momo::wire::peer::{Fetch, Hop};
 use momo::wire::record::{Administrative, Copy, Mode, Part};
 
+use crate::checkers::copies::Copies;
 use crate::clients::{Content, Request};
 use crate::cluster::{Cluster, Happening};
 use crate::plan::below;
@@ -29,6 +30,7 @@ const HOP_STALL: u64 = 3_000_000;
 const LOOK: u64 = 500_000;
 
 /// What a daemon's threads remember; gone with its process.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Default)]
 pub struct Daemon {
     /// Objects held for uploads (rule R5), since when.
@@ -267,17 +269,11 @@ impl Cluster {
     // Uploads.
 
     /// A client sends a file to a node; the answer comes when it is committed, or at once when nobody takes it.
-    pub fn upload(
-        &mut self,
-        client: usize,
-        node: NodeId,
-        put: Put,
-        content: Content,
-    ) -> Result<(), String> {
+    pub fn upload(&mut self, client: usize, node: NodeId, put: Put, content: Content) {
         let Some(road) = self.road(node) else {
             self.count("no road");
             self.again(client);
-            return Ok(());
+            return;
         };
         let mut targets = Vec::new();
         flat(&road.hops, &mut targets);
@@ -303,7 +299,6 @@ impl Cluster {
             self.later(wait, Bytes::Reached(upload, target));
         }
         self.later(HOP_STALL, Bytes::Due(upload));
-        Ok(())
     }
 
     /// The plan of the mode in force, as this node sees the others.
@@ -796,7 +791,7 @@ impl Cluster {
                 _ => {}
             }
             let truth = self.truth.as_ref().ok_or("nobody was born")?;
-            self.copies.removed(truth, copy, &sha256)?;
+            Copies::removed(truth, copy, &sha256)?;
             self.count("collected");
             let shelves = self.shelves.get_mut(&node).expect("shelves");
             shelves.remove(dir, &sha256);

@@ -38,7 +38,7 @@ impl Cluster {
             10 => self.turn(victim, Event::Stepdown)?,
             16.. => self.come_or_go(victim)?,
             11 if self.plan.clocks => self.stop_or_set_clock(victim),
-            12 | 13 if self.plan.disks => self.disk(victim)?,
+            12 | 13 if self.plan.disks => self.disk(victim),
             14 if self.plan.operator => self.change_of_mind(victim)?,
             15 if self.plan.wipes && self.random.one_in(2) => self.take_image(victim),
             15 if self.plan.wipes => self.leave_a_witness(victim),
@@ -182,7 +182,7 @@ impl Cluster {
     }
 
     /// A disk is full or fails for a while, or a file is spoiled or lost.
-    fn disk(&mut self, victim: NodeId) -> Result<(), String> {
+    fn disk(&mut self, victim: NodeId) {
         let kind = self.random.below(4);
         let mended = self.now + 100_000 + self.random.below(5_000_000);
         match kind {
@@ -199,11 +199,11 @@ impl Cluster {
             _ => {
                 let files = self.shelves[&victim].list();
                 if files.is_empty() {
-                    return Ok(());
+                    return;
                 }
                 let (dir, sha256, file) = files[below(&mut self.random, files.len())];
                 if !file.whole || !self.may_spare(victim, dir, &sha256) {
-                    return Ok(());
+                    return;
                 }
                 let shelves = self.shelves.get_mut(&victim).expect("shelves");
                 if kind == 2 {
@@ -223,7 +223,6 @@ impl Cluster {
                 self.copies.destroyed(&self.shelves, victim, dir, sha256);
             }
         }
-        Ok(())
     }
 
     /// Whether an object has another whole copy, or none is promised for it.
@@ -343,10 +342,8 @@ impl Cluster {
         let Some(leader) = leader.filter(|leader| *leader != victim && self.is_placid()) else {
             return;
         };
-        let others = self.nodes().into_iter().filter(is_voter);
-        let late = others
-            .filter(|node| *node != victim && *node != leader)
-            .next_back();
+        let mut others = self.nodes().into_iter().filter(is_voter);
+        let late = others.rfind(|node| *node != victim && *node != leader);
         let Some(late) = late.filter(|_| is_voter(&victim) && self.plan.voters == 3) else {
             return;
         };

@@ -55,7 +55,7 @@ impl Copies {
     }
 
     /// The collector is about to remove a copy.
-    pub fn removed(&self, truth: &Truth, copy: Copy, sha256: &Sha256) -> Result<(), String> {
+    pub fn removed(truth: &Truth, copy: Copy, sha256: &Sha256) -> Result<(), String> {
         match object(&truth.tables, sha256)? {
             Some(object) if object.copies.contains(&copy) => Err(format!(
                 "node {} collects its copy of {sha256} in {}, which counts: {object:?}",
@@ -164,7 +164,7 @@ impl Copies {
     }
 
     /// What lies on disks and does not count; `None` when nothing does.
-    pub fn litter(&self, truth: &Truth, disks: &Disks) -> Result<Option<String>, String> {
+    pub fn litter(truth: &Truth, disks: &Disks) -> Result<Option<String>, String> {
         for (node, shelves) in disks {
             for (dir, sha256, file) in shelves.list() {
                 let copy = Copy { node: *node, dir };
