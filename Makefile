@@ -25,7 +25,7 @@ help: ## this list
 	@awk -F ':.*## ' -v absent=" $(ABSENT) " '/^[a-z0-9-]+:.*## / && !index(absent, " " $$1 " ") \
 		{ printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: CONF=$(CONF) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) BENCH_MB=1024 BENCH_RUNS=5 CRASH_ROUNDS=100"
+	@echo "  variables: CONF=$(CONF) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) BENCH_MB=1024 BENCH_RUNS=5 BENCH_NAMES=1000000 CRASH_ROUNDS=100"
 
 build: $(BIN) ## the release binary
 
@@ -61,7 +61,7 @@ vendor: ## all crates into vendor/, for builds without network
 	@echo
 	@printf '[source.crates-io]\nreplace-with = "vendored-sources"\n\n[source.vendored-sources]\ndirectory = "vendor"\n'
 
-bench: ## the figures, as ratios to floors of the same run (BENCH_MB, BENCH_RUNS, JSON=1)
+bench: ## the figures, as ratios to floors of the same run (BENCH_PART, BENCH_MB, BENCH_RUNS, JSON=1)
 	$(CARGO) bench --locked --bench bench -- $(if $(JSON),--json)
 
 crash: ## kill -9 of daemons during uploads, a hundred rounds

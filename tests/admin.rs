@@ -147,6 +147,42 @@ fn what_an_operator_says_of_a_node_holds_and_declaring_it_dead_wants_a_yes() {
 }
 
 #[test]
+fn a_voter_that_nobody_can_stand_in_for_is_taken_out_only_by_force_and_what_is_lost_is_said() {
+    let mut cluster = Cluster::three();
+    put(&cluster, "a", &content(5, 20_000));
+    ends(
+        &run(&cluster, &["node", "remove", "2"]),
+        1,
+        "drain it first",
+    );
+    let drained = run(
+        &cluster,
+        &["node", "drain", "2", "--wait", "--within", "60s"],
+    );
+    ends(&drained, 0, "node 2: safe to stop");
+    let status = text(&run(&cluster, &["status"]));
+    assert!(status.contains("drain 2 safe to stop"), "{status}");
+    ends(
+        &run(&cluster, &["node", "remove", "2"]),
+        1,
+        "--force leaves one voter less",
+    );
+    cluster.daemons[2].terminate(harness::PATIENCE);
+    ends(
+        &run(&cluster, &["node", "remove", "2", "--force"]),
+        2,
+        "taken out of the cluster",
+    );
+    ends(
+        &run(&cluster, &["node", "remove", "2", "--force", "--yes"]),
+        0,
+        "removed",
+    );
+    ends(&run(&cluster, &["node", "remove", "2"]), 1, "no node 2");
+    assert_eq!(cluster.get(1, "a"), content(5, 20_000));
+}
+
+#[test]
 fn nothing_new_goes_to_a_node_that_is_drained() {
     let cluster = Cluster::start(&Shape {
         daemons: 4,

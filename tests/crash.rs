@@ -1,9 +1,23 @@
 //! What is synced survives a crash, whole; what is not may go, but nothing appears that was never written.
 //!
 //! `FrozenDisk` keeps its files in memory and remembers which writes and names were synced. A crash keeps what was
-//! synced and, of the rest, what the test chooses: nothing, everything, or some of the 512-byte sectors.
+//! synced and, of the rest, what the test chooses: nothing, everything, or some of the 512-byte sectors. `power` does the
+//! same with a real directory, from the calls that changed it (which only builds for debugging write down).
 
 #![allow(clippy::cast_possible_truncation)] // Sizes here are small, and bytes of chance are cut on purpose.
+
+#[cfg(debug_assertions)]
+#[path = "harness/alone.rs"]
+mod alone;
+#[cfg(debug_assertions)]
+#[path = "crash/node.rs"]
+mod node;
+#[cfg(debug_assertions)]
+#[path = "crash/power.rs"]
+mod power;
+#[cfg(debug_assertions)]
+#[path = "crash/store.rs"]
+mod store;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -358,6 +358,17 @@ fn one_survivor_goes_on_by_force_and_the_cluster_of_before_cannot_come_back() {
     assert_eq!(unasked.status.code(), Some(2), "{unasked:?}");
     let said = recovered(&cluster, 0, "--force");
     assert!(said.contains("IS LOST") && said.contains("1, 2"), "{said}");
+    // One that is cut short is finished before the daemon starts, whatever was done of it.
+    let facts = cluster.daemons[0].data.join(".momo/state/facts");
+    let born = fs::read_to_string(facts.join("admitted.json")).expect("the new cluster");
+    let change = format!("{{\"old\":{born},\"new\":{born}}}");
+    fs::write(facts.join("recovering.json"), change).expect("a recovery cut short");
+    cluster.daemons[0].start();
+    let ended = cluster.daemons[0].ended(PATIENCE);
+    assert!(ended.is_some_and(|status| !status.success()));
+    recovered(&cluster, 0, "--force");
+    let again = fs::read_to_string(facts.join("admitted.json")).expect("the new cluster");
+    assert_eq!(again, born, "the same cluster as before it was cut short");
     cluster.daemons[0].start();
     cluster.wait_serving(0);
     assert_eq!(cluster.get(0, "before.bin"), body);
@@ -395,4 +406,32 @@ fn one_survivor_goes_on_by_force_and_the_cluster_of_before_cannot_come_back() {
     cluster.daemons[0].kill();
     upload(&cluster, 1, "by-two.bin", &body);
     cluster.assert_alive();
+}
+
+#[test]
+fn a_cluster_is_born_by_an_operators_word_without_those_that_are_missing() {
+    let mut cluster = Cluster::prepare(&shape());
+    for id in [0, 1] {
+        cluster.daemons[id].start();
+    }
+    for id in [0, 1] {
+        cluster.eventually("it waits for all", |cluster| {
+            state(cluster, id).contains("2 of 3")
+        });
+    }
+    operator(&cluster, &["cluster", "init", "--id", "1", "--yes"]);
+    cluster.wait_ready();
+    upload(&cluster, 0, "early.bin", b"without the third");
+    // One voter needs nobody; two would need each other.
+    assert_eq!(voters(&cluster, 0), [1]);
+    let again = momo(&cluster, &["cluster", "init", "--id", "0", "--yes"]);
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    cluster.daemons[2].start();
+    cluster.eventually("all vote", |cluster| {
+        (0..3).all(|id| voters(cluster, id) == [0, 1, 2])
+    });
+    cluster.wait_ready();
+    assert_eq!(cluster.get(2, "early.bin"), b"without the third");
+    cluster.daemons[1].kill();
+    upload(&cluster, 2, "later.bin", b"by two of three");
 }

@@ -195,8 +195,8 @@ fn a_copy_that_comes_to_be_counted_late_is_shown_under_its_name() {
     cluster.eventually("three copies", |cluster| cluster.copies(name, body) == 3);
     cluster.daemons[2].kill();
     let object = object_of(&cluster, 2, body);
-    let aside = cluster.daemons[2].data.join(".momo/aside");
-    fs::rename(&object, &aside).expect("an object to lose");
+    let away = cluster.daemons[2].data.join(".momo/away");
+    fs::rename(&object, &away).expect("an object to lose");
     cluster.daemons[2].start();
     cluster.eventually("the copy is missed", |cluster| {
         status(cluster, 0).is_some_and(|status| status["under_replicated"] == 1)
@@ -204,7 +204,7 @@ fn a_copy_that_comes_to_be_counted_late_is_shown_under_its_name() {
     cluster.eventually("the name is gone there", |cluster| {
         cluster.daemons[2].visible(name).is_none()
     });
-    fs::rename(&aside, &object).expect("an object to find");
+    fs::rename(&away, &object).expect("an object to find");
     cluster.eventually("the copy is counted", |cluster| is_paid(cluster, 0));
     cluster.eventually("the name is shown", |cluster| {
         cluster.holders(name, body) == [0, 1, 2]

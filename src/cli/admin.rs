@@ -99,7 +99,13 @@ impl<'a> Client<'a> {
                     code: Code::Unavailable,
                     message,
                 }) => tried.push(format!("{server}: {message}")),
-                Ok(Answer::Refused { message, .. }) => return Err(Failure::Failed(message)),
+                Ok(Answer::Refused { message, .. }) => {
+                    // What one daemon may have done already, the next one refuses to do again.
+                    return Err(match unknown {
+                        Some(why) => Failure::Unknown(format!("{why}; {server}: {message}")),
+                        None => Failure::Failed(message),
+                    });
+                }
                 Ok(Answer::Unknown { message }) => {
                     unknown = Some(format!("{server}: {message}"));
                 }

@@ -20,12 +20,13 @@ use super::dial::DialFlags;
 use super::exit::{Failure, of_file};
 use super::locate::ConfFlag;
 use super::text::{Client, Stop, elsewhere};
-use super::{lfd, print, server};
+use super::{admin, lfd, print, server};
 use crate::base::id::NodeId;
 use crate::config::{Config, Daemon, HostPort};
 use crate::server::claim::{self, Process, Record};
 use crate::server::notify;
 use crate::server::watch::Times;
+use crate::wire::admin::{Answer, Request as Ask};
 use crate::wire::text::{Request, Verdict, verdict};
 
 /// How long `up --detach` waits until every daemon has opened.
@@ -51,6 +52,8 @@ enum Command {
     Up(Up),
     /// End those that `up` started, with their drain, and wait until they are gone
     Down(Down),
+    /// Have the cluster born although not all its daemons are within reach: the others are taken in when they come
+    Init(Init),
     /// Show each daemon: its process, who looks after it, how it is; exit code 1 unless all of this machine are up
     Status(Status),
 }
@@ -95,6 +98,21 @@ struct Down {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+A cluster is born by itself once every daemon of the file is up and empty. When one of them is never to come, this has it
+born without. NOT for a cluster that was born before: what it keeps would not be in this one.")]
+struct Init {
+    /// Which [daemon.N] begins: it must be up, and votes alone until others have caught up
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    id: u16,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    dial: DialFlags,
+}
+
+#[derive(Args, Debug)]
 struct Status {
     #[command(flatten)]
     conf: ConfFlag,
@@ -103,11 +121,30 @@ struct Status {
     json: bool,
 }
 
+fn init(flags: &Init) -> Result<(), Failure> {
+    let config = flags.dial.conf.load()?;
+    let id = server::known(&config, flags.id)?;
+    let Some(daemon) = config.daemon(id) else {
+        return Err(Failure::Failed(format!("no daemon {id}")));
+    };
+    if !flags.yes {
+        print::confirm(&format!(
+            "daemon {id} gives birth to a new cluster, without those that are not within reach"
+        ))?;
+    }
+    let mut client = admin::Client::new(&flags.dial)?.only(daemon.peer().clone());
+    match client.ask(&Ask::Init, admin::Kind::Change)? {
+        Answer::Done { .. } => print::out(&format!("daemon {id}: the cluster is born\n")),
+        other => Err(admin::nonsense(&other)),
+    }
+}
+
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     match &flags.command {
         Command::Up(up) if up.detach => detach(up),
         Command::Up(up) => run_here(up),
         Command::Down(flags) => down(flags),
+        Command::Init(flags) => init(flags),
         Command::Status(flags) => status(flags),
     }
 }

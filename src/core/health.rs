@@ -595,7 +595,7 @@ mod tests {
     #[test]
     fn heartbeats_that_stay_out_are_counted_each_once_and_death_and_return_are_said() {
         let mut watch = Watch::new();
-        let mut said = |watch: &mut Watch, second| {
+        let said = |watch: &mut Watch, second| {
             watch.verdict(second);
             let remarks = watch.health.remarks().into_iter();
             remarks
@@ -633,7 +633,7 @@ mod tests {
         let mut watch = Watch::new();
         watch.health.settings.interval = Duration::from_millis(50);
         watch.health.settings.timeout = Duration::from_millis(150);
-        let mut tick = |watch: &mut Watch, at| {
+        let tick = |watch: &mut Watch, at| {
             let tables = watch.tables.clone();
             watch.health.tick(millis(at), true, &tables).unwrap()
         };

@@ -394,4 +394,32 @@ mod tests {
                 .is_err()
         );
     }
+    #[test]
+    fn changes_of_the_configuration_become_empty_entries_and_nothing_before_them_is_touched() {
+        let change = |index| {
+            let mut entry = entry(index, 2);
+            entry.set_entry_type(EntryType::EntryConfChange);
+            LogRecord {
+                index,
+                term: 2,
+                bytes: entry.write_to_bytes().unwrap(),
+            }
+        };
+        let plain = [record(5, 1), record(6, 2)];
+        assert_eq!(without_changes(&plain), Ok(None));
+        let tail = [record(5, 1), change(6), record(7, 2), change(8)];
+        let after = without_changes(&tail).unwrap().unwrap();
+        let indexes: Vec<u64> = after.iter().map(|entry| entry.index).collect();
+        assert_eq!(indexes, [6, 7, 8]);
+        assert_eq!(after[1], tail[2]);
+        let parsed = Entry::parse_from_bytes(&after[0].bytes).unwrap();
+        assert_eq!((parsed.index, parsed.term), (6, 2));
+        assert!(parsed.data.is_empty() && parsed.get_entry_type() == EntryType::EntryNormal);
+        let noise = LogRecord {
+            index: 5,
+            term: 1,
+            bytes: vec![255; 9],
+        };
+        assert!(without_changes(&[noise]).is_err());
+    }
 }

@@ -96,6 +96,8 @@ pub enum Event {
     },
     /// Hand over leadership, if held, because this process is about to stop.
     Stepdown,
+    /// An operator's word that the cluster is to be born although not all members of the file are within reach (rule R13).
+    Init,
     /// A peer proved that it goes on as another cluster, made from this node's by force (`momo recover`).
     Superseded {
         /// Who.
@@ -613,6 +615,10 @@ impl Node {
                 }
             }
             Event::Sampled { figures } => self.sampled(turn, figures),
+            Event::Init => {
+                let step = self.membership.init(turn);
+                self.take(turn, step)?;
+            }
             Event::Superseded { by, cluster } => {
                 let step = self.membership.superseded(turn, by, cluster);
                 self.take(turn, step)?;

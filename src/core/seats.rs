@@ -108,7 +108,10 @@ impl Seats {
                 Step::Remove(victim)
             });
         }
-        if (voters.len() < target || !gone.is_empty())
+        // From one odd number to the next: two voters would need each other, and be worse off than one.
+        let pair = view.spares.iter().take(2).filter(|(_, fit)| *fit).count() == 2;
+        let grows = voters.len() < target && (voters.len().is_multiple_of(2) || pair);
+        if (grows || (voters.len() == target && !gone.is_empty()))
             && let Some(fit) = fit
         {
             return Some(Step::Give(fit));
@@ -353,6 +356,19 @@ mod tests {
         assert_eq!(table.settle(3), steps);
         // And never taken because there should be fewer.
         assert_eq!(table.settle(1), []);
+    }
+
+    #[test]
+    fn one_voter_is_not_made_to_need_a_second_while_there_is_no_third() {
+        let mut table = Table::new(&[0], &[1, 2]);
+        table.spares = vec![(NodeId(1), true), (NodeId(2), false)];
+        assert_eq!(table.look(3), None);
+        table.spares[1].1 = true;
+        assert_eq!(table.settle(3).len(), 2);
+        // Where a voter is missing already, one that has caught up is enough.
+        let mut table = Table::new(&[0, 1], &[2]);
+        table.spares = vec![(NodeId(2), true)];
+        assert_eq!(table.settle(3), [Step::Give(NodeId(2))]);
     }
 
     #[test]

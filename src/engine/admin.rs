@@ -2,13 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::base::id::NodeId;
 use crate::base::path::FilePath;
 use crate::base::table::TableError;
 use crate::core::catalog::{self, query};
 use crate::core::holdings::obstacle;
+use crate::core::node::Event;
 use crate::engine::census;
 use crate::engine::frame::FrameStream;
 use crate::engine::roster;
@@ -22,6 +24,10 @@ use crate::wire::record::{Administrative, NodeRecord};
 
 /// A connection without a request for so long is closed.
 const IDLE: Duration = Duration::from_mins(5);
+/// Time for a cluster to be born.
+const INIT: Duration = Duration::from_secs(5);
+/// Time between two looks whether it is.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Serves an operator's connection to its end.
 pub fn serve(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
@@ -40,6 +46,7 @@ pub fn serve(engine: &Arc<Engine>, mut stream: FrameStream) -> io::Result<()> {
 fn answer(engine: &Arc<Engine>, request: &Request) -> Result<Answer, Failure> {
     match request {
         Request::Nodes { since } => nodes(engine, *since).map(Answer::Nodes),
+        Request::Init => init(engine),
         Request::Roster => roster::roster(engine).map(Answer::Roster),
         Request::Administer { node, state } => {
             let (node, state) = (*node, *state);
@@ -110,6 +117,29 @@ pub(super) fn refusal(failure: Failure) -> Answer {
     }
 }
 
+/// Has the cluster born here, at an operator's word (rule R13).
+fn init(engine: &Engine) -> Result<Answer, Failure> {
+    let refused = |why: &str| Err(Failure::refused(Code::Conflict, why));
+    if engine.report().cluster.is_some() {
+        return refused("this daemon belongs to a cluster already");
+    }
+    if !engine.tell(Event::Init, INIT) {
+        return Err(Failure::refused(Code::Unavailable, "busy, try again"));
+    }
+    let until = Instant::now() + INIT;
+    while Instant::now() < until && !engine.is_stopping() {
+        let report = engine.report();
+        if report.born {
+            let index = report.applied;
+            return Ok(Answer::Done { index });
+        }
+        thread::park_timeout(LOOK);
+    }
+    refused(
+        "no cluster was born: a daemon within reach belongs to one, or this one may not vote, or is to join another",
+    )
+}
+
 fn commit(engine: &Engine, operation: Operation) -> Result<Answer, Failure> {
     let what = words(&operation);
     let committed = engine.commit(operation)?;
@@ -154,7 +184,18 @@ fn remove(engine: &Arc<Engine>, node: NodeId, force: bool) -> Result<Answer, Fai
             return Err(Failure::refused(Code::Conflict, still_needed(node, &held)));
         }
     }
-    commit(engine, Operation::Remove { node, force })
+    match commit(engine, Operation::Remove { node, force }) {
+        Err(Failure::Refused {
+            code: Code::Conflict,
+            message,
+        }) if !force => Err(Failure::refused(
+            Code::Conflict,
+            format!(
+                "{message}: add a daemon that may vote first (--force leaves one voter less, where enough of them live)"
+            ),
+        )),
+        other => other,
+    }
 }
 
 /// Why a node may not be taken out yet, and what to do.

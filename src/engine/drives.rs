@@ -71,6 +71,7 @@ fn read(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_drive_is_busy_for_the_share_that_its_counter_grew() {
@@ -81,17 +82,17 @@ mod tests {
             counters: vec![stat.clone()],
             last: None,
         };
+        let earlier = |last: Option<(Instant, Vec<u64>)>, seconds| {
+            let (at, busy) = last?;
+            Some((at.checked_sub(Duration::from_secs(seconds))?, busy))
+        };
         write(1_000);
         assert!(drives.busy() < f64::EPSILON);
-        drives.last = drives
-            .last
-            .map(|(at, busy)| (at - std::time::Duration::from_secs(10), busy));
+        drives.last = earlier(drives.last, 10);
         write(6_000);
         let busy = drives.busy();
         assert!((0.4..=0.5).contains(&busy), "{busy}");
-        drives.last = drives
-            .last
-            .map(|(at, busy)| (at - std::time::Duration::from_secs(1), busy));
+        drives.last = earlier(drives.last, 1);
         write(99_000);
         assert!((drives.busy() - 1.0).abs() < f64::EPSILON);
         assert!(

@@ -11,6 +11,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::steps::{Step, id_of, path_in, path_of, step};
+
 /// A disk as the Raft log uses it: few calls, so that a test can lose and tear what was not synced.
 pub trait Disk: Send {
     /// An open file of this disk.
@@ -66,15 +68,24 @@ impl Disk for RealDisk {
     /// of an append then waits for the journal more often (measured: same median, half again the 90th percentile).
     fn create(&self, path: &Path, size: u64) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).open(path)?;
-        let zeros = vec![0; 256 * 1024];
-        let mut offset = 0;
-        while offset < size {
-            let length = usize::try_from(size - offset).map_or(zeros.len(), |n| n.min(zeros.len()));
-            file.write_all_at(&zeros[..length], offset)?;
-            offset += length as u64;
-        }
-        file.sync_all()?;
+        let options = options.write(true).create(true).truncate(true);
+        let file = step(|| options.open(path), |file| made(path, file))?;
+        let write = || {
+            let zeros = vec![0; 256 * 1024];
+            let mut offset = 0;
+            while offset < size {
+                let rest = usize::try_from(size - offset);
+                let length = rest.map_or(zeros.len(), |rest| rest.min(zeros.len()));
+                file.write_all_at(&zeros[..length], offset)?;
+                offset += length as u64;
+            }
+            Ok(())
+        };
+        step(write, |()| {
+            let file = id_of(&file)?;
+            Some(Step::Sized { file, length: size })
+        })?;
+        sync_all(&file)?;
         Ok(file)
     }
 
@@ -83,11 +94,14 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        rename_path(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        let removed = || Step::Removed {
+            path: path.to_owned(),
+        };
+        step(|| std::fs::remove_file(path), |()| Some(removed()))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -97,17 +111,87 @@ impl Disk for RealDisk {
 
 impl DiskFile for File {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        write_at(self, offset, bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        sync_data(self)
+    }
+}
+
+fn made(path: &Path, file: &File) -> Option<Step> {
+    Some(Step::Made {
+        path: path.to_owned(),
+        file: id_of(file)?,
+    })
+}
+
+fn rename_path(from: &Path, to: &Path) -> io::Result<()> {
+    let renamed = || Step::Renamed {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    step(|| std::fs::rename(from, to), |()| Some(renamed()))
+}
+
+/// Writes all of `bytes` at `offset`.
+pub fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let wrote = || {
+        Some(Step::Wrote {
+            file: id_of(file)?,
+            offset,
+            bytes: bytes.to_vec(),
+        })
+    };
+    step(|| file.write_all_at(bytes, offset), |()| wrote())
+}
+
+/// Gives the file another length.
+pub fn set_len(file: &File, length: u64) -> io::Result<()> {
+    let sized = || {
+        let file = id_of(file)?;
+        Some(Step::Sized { file, length })
+    };
+    step(|| file.set_len(length), |()| sized())
+}
+
+/// Makes a file's bytes, length and attributes durable (`fsync`).
+pub fn sync_all(file: &File) -> io::Result<()> {
+    let synced = || {
+        let file = id_of(file)?;
+        Some(Step::SyncedFile { file, all: true })
+    };
+    step(|| file.sync_all(), |()| synced())
+}
+
+/// Makes a file's bytes and length durable (`fdatasync`).
+pub fn sync_data(file: &File) -> io::Result<()> {
+    let synced = || {
+        let file = id_of(file)?;
+        Some(Step::SyncedFile { file, all: false })
+    };
+    step(|| file.sync_data(), |()| synced())
+}
+
+/// Opens a file for reading and writing, and makes it when it is not there.
+pub fn open_or_make(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let options = options.create(true);
+            step(|| options.open(path), |file| made(path, file))
+        }
+        opened => opened,
     }
 }
 
 /// Makes the names in `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    let synced = || Step::SyncedFolder {
+        path: dir.to_owned(),
+    };
+    step(|| File::open(dir)?.sync_all(), |()| Some(synced()))
 }
 
 /// Room that a file made by [`replace_file`] keeps, in bytes: one block of most file systems.
@@ -120,38 +204,37 @@ const REPLACED_BYTES: u64 = 4_096;
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let twin = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&twin)?;
-    file.write_all_at(bytes, 0)?;
-    file.set_len(bytes.len() as u64)?;
+    let file = open_or_make(&twin)?;
+    write_at(&file, 0, bytes)?;
+    set_len(&file, bytes.len() as u64)?;
     // An empty file gave its block back.
     let _ = reserve(&file, 0, REPLACED_BYTES);
-    file.sync_all()?;
-    match rustix::fs::renameat_with(CWD, &twin, CWD, path, RenameFlags::EXCHANGE) {
-        Ok(()) => {}
+    sync_all(&file)?;
+    if !exchange(&twin, path)? {
         // The first time, or a file system that cannot: the twin is made anew, if there is room.
-        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            std::fs::rename(&twin, path)?;
-            let _ = prepare_file(path);
-        }
-        Err(errno) => return Err(errno.into()),
+        rename_path(&twin, path)?;
+        let _ = prepare_file(path);
     }
     sync_dir(dir)
 }
 
+/// Has two files change names; false when one is not there, or where the file system cannot.
+fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    let exchanged = || Step::Exchanged {
+        one: one.to_owned(),
+        other: other.to_owned(),
+    };
+    let call = || match rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    };
+    step(call, |done| done.then(exchanged))
+}
+
 /// Makes the twin that [`replace_file`] writes to, with room of its own.
 pub fn prepare_file(path: &Path) -> io::Result<()> {
-    let twin = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&twin)?;
+    let file = open_or_make(&path.with_extension("new"))?;
     reserve(&file, 0, REPLACED_BYTES)
 }
 
@@ -215,12 +298,23 @@ pub fn forget_pages(file: &File, offset: u64, length: u64) {
 
 /// Sets an extended attribute of an open file.
 pub fn set_attribute(file: impl AsFd, name: &str, value: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(
-        file,
-        name,
-        value,
-        XattrFlags::empty(),
-    )?)
+    let file = file.as_fd();
+    let attributed = || {
+        Some(Step::Attributed {
+            file: id_of(file)?,
+            name: name.to_owned(),
+            value: value.to_vec(),
+        })
+    };
+    let call = || {
+        Ok(rustix::fs::fsetxattr(
+            file,
+            name,
+            value,
+            XattrFlags::empty(),
+        )?)
+    };
+    step(call, |()| attributed())
 }
 
 /// Sets an extended attribute of the file `name` under `dir`, which may be read-only to its owner.
@@ -318,7 +412,12 @@ pub fn open_folder(dir: impl AsFd, name: &str) -> io::Result<Option<OwnedFd>> {
 
 /// Makes the folder `name` in `dir`; false when the name is taken.
 pub fn make_folder(dir: impl AsFd, name: &str) -> io::Result<bool> {
-    taken_is_false(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)))
+    let dir = dir.as_fd();
+    let call = || taken_is_false(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)));
+    step(call, |made| {
+        let path = made.then(|| path_in(dir, name))??;
+        Some(Step::FolderMade { path })
+    })
 }
 
 /// Opens `name` under `dir` for reading, symbolic links not followed; `None` when there is no such file.
@@ -335,7 +434,10 @@ pub fn open_read(dir: impl AsFd, name: &str) -> io::Result<Option<File>> {
 /// Makes `name` under `dir`, which must not exist, for writing and reading.
 pub fn create_new(dir: impl AsFd, name: &str) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?.into())
+    let dir = dir.as_fd();
+    let mode = Mode::from_raw_mode(0o600);
+    let call = || Ok(rustix::fs::openat(dir, name, flags, mode)?.into());
+    step(call, |file| made(&path_of(file)?, file))
 }
 
 /// What became of an attempt to give a file one more name.
@@ -356,37 +458,57 @@ pub fn link(
     to_dir: impl AsFd,
     to_name: &str,
 ) -> io::Result<LinkOutcome> {
-    match rustix::fs::linkat(dir, name, to_dir, to_name, AtFlags::empty()) {
+    let (dir, to_dir) = (dir.as_fd(), to_dir.as_fd());
+    let call = || match rustix::fs::linkat(dir, name, to_dir, to_name, AtFlags::empty()) {
         Ok(()) => Ok(LinkOutcome::Linked),
         Err(Errno::EXIST) => Ok(LinkOutcome::Taken),
         Err(Errno::MLINK | Errno::XDEV | Errno::PERM) => Ok(LinkOutcome::Impossible),
         Err(errno) => Err(errno.into()),
-    }
+    };
+    step(call, |outcome| {
+        let (from, to) = (path_in(dir, name)?, path_in(to_dir, to_name)?);
+        (*outcome == LinkOutcome::Linked).then_some(Step::Linked { from, to })
+    })
 }
 
 /// Renames over whatever file has the new name. When both are names of one file, the old name stays.
 pub fn rename(dir: impl AsFd, name: &str, to_dir: impl AsFd, to_name: &str) -> io::Result<()> {
-    Ok(rustix::fs::renameat(dir, name, to_dir, to_name)?)
+    let (dir, to_dir) = (dir.as_fd(), to_dir.as_fd());
+    let call = || Ok(rustix::fs::renameat(dir, name, to_dir, to_name)?);
+    step(call, |()| {
+        let (from, to) = (path_in(dir, name)?, path_in(to_dir, to_name)?);
+        Some(Step::Renamed { from, to })
+    })
 }
 
 /// Removes the file `name` under `dir`; false when there is none.
 pub fn unlink(dir: impl AsFd, name: &str) -> io::Result<bool> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+    let dir = dir.as_fd();
+    let call = || match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
         Err(errno) => Err(errno.into()),
-    }
+    };
+    step(call, |gone| {
+        let path = gone.then(|| path_in(dir, name))??;
+        Some(Step::Removed { path })
+    })
 }
 
 /// Removes the folder `name` under `dir` if it is empty; false when it is not there or not empty.
 pub fn remove_folder(dir: impl AsFd, name: &str) -> io::Result<bool> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+    let dir = dir.as_fd();
+    let call = || match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {
             Ok(false)
         }
         Err(errno) => Err(errno.into()),
-    }
+    };
+    step(call, |gone| {
+        let path = gone.then(|| path_in(dir, name))??;
+        Some(Step::FolderRemoved { path })
+    })
 }
 
 /// Names in an open directory that are UTF-8, without `.` and `..`, in no order.

@@ -1,6 +1,6 @@
 //! Floor 3: durable bytes. Knows disks and files; knows nothing of Raft, plans or protocols.
 //!
-//! Read in this order: `disk` (system calls), `log` (the Raft log), `tables` (the catalog's rows)
+//! Read in this order: `disk` (system calls) over `steps` (which a test may watch), `log` (the Raft log), `tables` (the catalog's rows)
 //! over `room` (their file, with room kept ahead), `layout` (data directories and the state directory), `objects` (immutable bytes by digest),
 //! `tree` (the names a person sees).
 
@@ -10,6 +10,7 @@ pub mod log;
 pub mod objects;
 mod recent;
 mod room;
+pub mod steps;
 pub mod tables;
 pub mod tree;
 

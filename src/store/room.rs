@@ -1,6 +1,6 @@
 //! The tables' file with room kept ahead: blocks are reserved beyond its end while there are any, so that it can still be written on a full disk (rule R18).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -31,13 +31,7 @@ struct Kept {
 impl RoomyFile {
     /// Opens or makes the file at `path`. No room to keep is no error: it is tried again.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = disk::open_or_make(path)?;
         let roomy = Self {
             file,
             dir: path.parent().unwrap_or(path).to_owned(),
@@ -88,9 +82,7 @@ impl StorageBackend for RoomyFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let shrinks = len < self.file.metadata()?.len();
-        self.file
-            .set_len(len)
-            .map_err(|error| self.explain(error))?;
+        disk::set_len(&self.file, len).map_err(|error| self.explain(error))?;
         if shrinks {
             // What was reserved behind the new end went with the old one.
             let mut kept = self.kept.lock();
@@ -100,7 +92,7 @@ impl StorageBackend for RoomyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data().map_err(|error| self.explain(error))?;
+        disk::sync_data(&self.file).map_err(|error| self.explain(error))?;
         if self.kept.lock().short {
             self.keep_room()?;
         }
@@ -108,9 +100,7 @@ impl StorageBackend for RoomyFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file
-            .write_all_at(data, offset)
-            .map_err(|error| self.explain(error))
+        disk::write_at(&self.file, offset, data).map_err(|error| self.explain(error))
     }
 }
 

@@ -26,6 +26,9 @@ pub enum Request {
     },
     /// Who belongs, and where each is reached: what a node needs that asks to be a member. Answered by [`Answer::Roster`].
     Roster,
+    /// The node that is asked gives birth to the cluster, although not all members of its file are within reach. Answered
+    /// by [`Answer::Done`].
+    Init,
     /// Says what a node is to be from now on. Answered by [`Answer::Done`] once it is committed.
     Administer {
         /// Which node.

@@ -166,7 +166,7 @@ impl World {
                 },
             )),
             Effect::Checkpoint { applied } => {
-                self.events.push_back((id, Event::Checkpointed { applied }))
+                self.events.push_back((id, Event::Checkpointed { applied }));
             }
             _ => {}
         }

@@ -18,7 +18,7 @@ use crate::load::{Recorder, Sum, operate_on};
 
 /// Waits that let a fault show within a second.
 pub const QUICK: &str =
-    "[write]\nhop_stall=1000\nleg_wait=1000\ndeadline=4000\n\n[gc]\ngrace=2000\n\n";
+    "[write]\nhop_stall=1000\nleg_wait=1000\ndeadline=4000\n\n[gc]\ngrace=5000\n\n";
 /// Clients that fill the ledger, and as many that record a history.
 const CLIENTS: u64 = 2;
 /// MiB of a disk that a test fills.

@@ -161,6 +161,10 @@ fn drop_idle(operations: &mut Vec<Operation>) {
 }
 
 /// The state of a name after an operation, if it can take effect in this state.
+#[allow(
+    clippy::option_option,
+    reason = "whether it fits, and what is there then"
+)]
 fn after(state: Option<Value>, done: Done) -> Option<Option<Value>> {
     let fits = |expected: Expected| match expected {
         Expected::Any => true,

@@ -229,8 +229,13 @@ pub fn check_ledger(cluster: &Cluster, ledger: &Ledger, seed: u64) {
         }
         if !found.is_empty() {
             let copies = promise.copies;
+            // Which of the two is missing says where to look: what was acknowledged, or only what a person sees of it.
             cluster.eventually(
-                &format!("seed {seed}: {copies} copies of {name}"),
+                &format!("seed {seed}: {copies} disks hold the object of {name}"),
+                |cluster| cluster.durable(&found) >= copies,
+            );
+            cluster.eventually(
+                &format!("seed {seed}: {copies} disks, which hold its object, show {name}"),
                 |cluster| cluster.copies(name, &found) >= copies,
             );
         }

@@ -101,7 +101,7 @@ impl Recorder {
     /// The name number `index` at this time: after so many operations another one.
     fn name(&self, index: u64) -> String {
         let open = self.open();
-        (0..)
+        (0..u64::MAX)
             .map(|life| format!("{PREFIX}{index}-{life}"))
             .find(|name| {
                 open.get(name)

@@ -305,7 +305,10 @@ fn nearly_right_inputs_obey_the_laws_and_take_little_memory() {
 }
 
 /// Formats of which what was ever written must be readable by every later program.
-const KEPT_FOR_EVER: [&str; 14] = [
+const KEPT_FOR_EVER: [&str; 17] = [
+    "admin-request",
+    "admin-answer",
+    "catalog-line",
     "message",
     "request",
     "answer",

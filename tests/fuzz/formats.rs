@@ -28,7 +28,7 @@ use momo::wire::record::{
     Administrative, Copy, FileRecord, ModeRecord, NodeRecord, ObjectRecord, Part, from_row, to_row,
 };
 use momo::wire::text::{self, ContentHead, ListRow, Stated, Stored, Verdict, verdict};
-use momo::wire::{change, command};
+use momo::wire::{admin, change, command, lines as catalog};
 use protobuf::Message as _;
 use raft::eraftpb;
 use serde::Serialize;
@@ -98,6 +98,14 @@ pub const FORMATS: &[Format] = &[
     ),
     format("body-end", 1, body_end_sample, value::<BodyEnd>),
     format("snapshot-head", 1, head_sample, value::<SnapshotHead>),
+    format("admin-request", 2, admin_sample, value::<admin::Request>),
+    format(
+        "admin-answer",
+        2,
+        admin_answer_sample,
+        value_of_figures::<admin::Answer>,
+    ),
+    format("catalog-line", 2, line_sample, catalog_line),
     format("handshake-listener", 10, hello_sample, listener),
     format("handshake-dialler", 10, hello_answer_sample, dialler),
     format("raft", 2, raft_sample, raft_message),
@@ -511,6 +519,87 @@ fn message(bytes: &[u8]) -> String {
         ),
         message => format!("{message:?}"),
     })
+}
+
+fn admin_sample(random: &mut Random) -> Vec<u8> {
+    let node = NodeId(draw(&(0..3_u16), random));
+    json(&match random.below(6) {
+        0 => admin::Request::Nodes {
+            since: random.below(9),
+        },
+        1 => admin::Request::Roster,
+        2 => admin::Request::Administer {
+            node,
+            state: Administrative::Readonly,
+        },
+        3 => admin::Request::Export,
+        4 => admin::Request::Scrub {
+            begin: random.one_in(2),
+        },
+        _ => admin::Request::Import {
+            files: vec![entry(random)],
+            begun: true,
+            dry_run: random.one_in(2),
+        },
+    })
+}
+
+fn admin_answer_sample(random: &mut Random) -> Vec<u8> {
+    let message = "it is needed".to_owned();
+    json(&match random.below(4) {
+        0 => admin::Answer::Done {
+            index: random.next(),
+        },
+        1 => admin::Answer::Export,
+        2 => admin::Answer::Imported {
+            outcomes: vec![admin::Outcome::Same, admin::Outcome::Refused { message }],
+        },
+        _ => admin::Answer::Refused {
+            code: command::Code::Unavailable,
+            message,
+        },
+    })
+}
+
+/// As `value`, where load figures may lose their last bit.
+fn value_of_figures<T: Serialize + DeserializeOwned + Debug + PartialEq>(bytes: &[u8]) -> String {
+    value_but(bytes, |value: &T| variant(value))
+}
+
+fn entry(random: &mut Random) -> catalog::Entry {
+    let placed = |random: &mut Random| catalog::Placed {
+        record: file_record(random),
+        copies: vec![copies(random)],
+    };
+    catalog::Entry {
+        newest: placed(random),
+        earlier: vec![placed(random)],
+    }
+}
+
+fn line_sample(random: &mut Random) -> Vec<u8> {
+    let line = match random.below(3) {
+        0 => catalog::Line::Node(from_row(&node_sample(random)).expect("a row")),
+        1 => catalog::Line::File(entry(random)),
+        _ => catalog::Line::End(catalog::End {
+            files: 3,
+            versions: random.next(),
+        }),
+    };
+    printed(|out| line.print(out))
+}
+
+/// A line of a copy of the catalog, which an operator may have edited.
+fn catalog_line(bytes: &[u8]) -> String {
+    let line = match catalog::Line::parse(bytes) {
+        Ok(line) => line,
+        Err(why) => return gist(&why),
+    };
+    let again = printed(|out| line.print(out));
+    one_line(&again);
+    let read = catalog::Line::parse(&again).expect("what was printed");
+    assert_eq!(format!("{read:?}"), format!("{line:?}"));
+    variant(&line)
 }
 
 fn body_end_sample(random: &mut Random) -> Vec<u8> {

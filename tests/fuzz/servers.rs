@@ -55,6 +55,11 @@ fn connect(running: &Running) -> (TcpStream, JoinHandle<()>) {
 
 fn dial(running: &Running, role: Role) -> (FrameStream, JoinHandle<()>) {
     let (near, served) = connect(running);
+    if role == Role::Admin {
+        let secret = Secret(SECRET.to_vec());
+        let dialled = handshake::dial_as_operator(near, secret, PATIENCE);
+        return (dialled.expect("a known secret").0, served);
+    }
     let us = Identity {
         node: PEER,
         cluster: running.engine.report().cluster,
@@ -114,6 +119,7 @@ fn talk(role: Role, random: &mut Random) -> Vec<u8> {
                 let text = format!("{{\"m\":\"propose\",\"command\":{command},\"again\":{again}}}");
                 (Kind::Control, text.into_bytes())
             }
+            (Role::Admin, _) => (Kind::Control, sample("admin-request", random)),
             (Role::Bulk, 0) => (Kind::Block, draw(&noise(), random)),
             (Role::Bulk, 1) => {
                 store(&mut out, random);
@@ -262,10 +268,10 @@ fn a_node_survives_strangers_and_peers_that_talk_nonsense() {
             assert!(told.len() < 100, "a stranger is told {} bytes", told.len());
             ends(served, &what);
         } else {
-            let role = if random.one_in(2) {
-                Role::Control
-            } else {
-                Role::Bulk
+            let role = match random.below(5) {
+                0 | 1 => Role::Control,
+                2 | 3 => Role::Bulk,
+                _ => Role::Admin,
             };
             let bytes = talk(role, &mut random);
             let (stream, served) = dial(&running, role);

@@ -47,6 +47,8 @@ pub struct Shape {
     pub debug: bool,
     /// Whether the timers are made fast for tests; a measurement keeps the defaults.
     pub fast: bool,
+    /// Where log and tables lie, a folder below it for each daemon; in the data directories otherwise.
+    pub state: Option<PathBuf>,
     /// Whether the links between daemons go through [`Cluster::net`], where a test can cut them.
     pub proxied: bool,
 }
@@ -61,6 +63,7 @@ impl Default for Shape {
             parent: None,
             debug: true,
             fast: true,
+            state: None,
             proxied: false,
         }
     }
@@ -317,6 +320,9 @@ impl Cluster {
                 "\n[daemon.{id}]\nhost={host}\nchange_replication={change}\ndata={}\ndrive=/dev/sda\n",
                 data.display()
             );
+            if let Some(state) = &shape.state {
+                let _ = writeln!(text, "state_dir={}", state.join(id.to_string()).display());
+            }
             daemons.push(Daemon {
                 id,
                 host,

@@ -51,6 +51,8 @@ pub struct Plan {
     pub dirs: u64,
     /// How long an object may be garbage before it is collected.
     pub garbage_grace: u64,
+    /// Milliseconds that a voter may be dead before a spare takes over its vote.
+    pub grace: u64,
     /// Entries kept in the log behind a checkpoint.
     pub keep: u64,
 }
@@ -91,6 +93,7 @@ impl Plan {
             partitions: pick([0, 1, 1, 1]) == 1,
             wipes: pick([0, 0, 1, 1]) == 1,
             keep: pick([0, 8, 32, 4_096]),
+            grace: pick([0, 500, 3_000, 120_000]),
             disks: pick([0, 1, 1, 1]) == 1,
             clocks: pick([0, 0, 1, 1]) == 1,
             operator: pick([0, 0, 0, 1]) == 1,
@@ -118,7 +121,7 @@ impl Plan {
                 address: format!("10.0.0.{id}:1"),
                 votes: usize::from(id) < self.voters,
                 stores: true,
-                manages: self.spares > 0 || usize::from(id) < self.voters.max(3),
+                manages: true,
             })
             .collect();
         if node.0 >= self.nodes {
@@ -131,8 +134,8 @@ impl Plan {
                 manages: true,
             }];
         }
-        settings.membership_grace = Duration::from_secs(2);
         settings.voters = self.voters;
+        settings.membership_grace = Duration::from_millis(self.grace);
         settings.heartbeat_interval = Duration::from_millis(500);
         settings.heartbeat_timeout = Duration::from_millis(1_500);
         settings.checkpoint_entries = 50;
@@ -149,7 +152,7 @@ impl Plan {
             address: format!("10.0.0.{node}:1"),
             dirs,
             stores: true,
-            manages: self.spares > 0 || usize::from(node.0) < self.voters.max(3),
+            manages: true,
             boot,
             knows: KNOWS,
         }

@@ -145,7 +145,7 @@ fn quiet(words: &[&str]) -> Result<Cluster, String> {
     (plan.loss, plan.twice, plan.late, plan.reorder) = (0, 0, 0, 0);
     (plan.delay, plan.sync) = ((1_000, 2_000), (1_000, 5_000));
     plan.keep = option("keep", 4_096)?;
-    (plan.clients, plan.dirs) = (0, 1);
+    (plan.clients, plan.dirs, plan.grace) = (0, 1, 2_000);
     let mut cluster = Cluster::new(plan);
     cluster.hear();
     cluster.start_all();

@@ -3,6 +3,8 @@
 //! A node is *empty* (it remembers no cluster), a *member*, *waiting*: it remembers a cluster but its log is gone, damaged, or older than what it once acknowledged, or *out*: it was removed, or its cluster was replaced by force. Only a member takes part in Raft. The others say [`Hello`] until a cluster is born or a leader takes them in, without a vote at first; whoever is no member by the catalog must ask to be made one.
 
 mod lead;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -226,7 +228,7 @@ impl Membership {
         if !past.is_empty() {
             let names: Vec<String> = past.iter().map(ToString::to_string).collect();
             return format!(
-                "nothing is remembered here, a cluster is by {}: waiting for its leader to take this node in",
+                "nothing is remembered here, a cluster is by {}: waiting for its leader to take this node in (who is no member yet must ask with --join)",
                 names.join(", ")
             );
         }
@@ -508,6 +510,23 @@ impl Membership {
         let same = births.iter().all(|other| other == birth);
         let member = birth.members.iter().any(|m| m.id == self.node);
         (same && member).then(|| (*birth).clone())
+    }
+
+    /// An operator's word: the cluster is born although not all members are within reach. This node alone votes at first,
+    /// so that nobody has anything to forget; the others are taken in as they come. Void when this node or one within
+    /// reach has a past.
+    pub fn init(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        let has_past = |peer: &Peer| peer.hello.as_ref().is_some_and(|h| h.cluster.is_some());
+        let manages = self.card().is_some_and(|card| card.manages);
+        let free = self.standing == Standing::Empty && !self.settings.joins;
+        if !free || !manages || self.peers.values().any(has_past) {
+            return None;
+        }
+        let mut birth = self.draw_up(turn);
+        for member in &mut birth.members {
+            member.votes = member.id == self.node;
+        }
+        Some(self.be_born(turn, birth))
     }
 
     fn draw_up(&self, turn: &Turn<'_>) -> Birth {

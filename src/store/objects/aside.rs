@@ -99,7 +99,7 @@ impl Objects {
                 return Ok(false);
             }
             disk::make_read_only(&file)?;
-            file.sync_all()?;
+            disk::sync_all(&file)?;
             {
                 let _lock = self.shared.lock(&aside.sha);
                 if disk::facts_at(&dir.objects, &object_path(&aside.sha))?.is_some() {

@@ -169,7 +169,7 @@ impl Directory {
             return Ok(());
         }
         if read_through(file, |_| true)? == Some(attribute.sha) {
-            file.sync_all()?;
+            disk::sync_all(file)?;
         } else {
             self.unlink(&attribute.sha)?;
         }

@@ -38,7 +38,7 @@ impl Incoming {
             return Err(StoreError::WrongLength);
         }
         let written = self.reserve_ahead(block.len() as u64);
-        let written = written.and_then(|()| self.file.write_all_at(block, self.written));
+        let written = written.and_then(|()| disk::write_at(&self.file, self.written, block));
         written.map_err(|error| self.directory().blame(error))?;
         self.directory()
             .announced
@@ -106,8 +106,8 @@ impl Incoming {
     fn keep(&self, dir: &Directory, sha: &Sha256) -> io::Result<()> {
         let durability = self.shared.durability;
         let sync = |file: &File| match durability {
-            Durability::Full => file.sync_all(),
-            Durability::Data => file.sync_data(),
+            Durability::Full => disk::sync_all(file),
+            Durability::Data => disk::sync_data(file),
             Durability::None => Ok(()),
         };
         let folder = &dir.syncs[usize::from(sha.0[0])];

@@ -1,7 +1,6 @@
 //! The object store as a whole: which directory takes an object, which has it, what leaves it.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -327,7 +326,7 @@ impl Shared {
         }
         let temporary = self.next_name();
         let placed = disk::create_new(&dir.tmp, &temporary).and_then(|file| {
-            file.write_all_at(&list_bytes(crcs), 0)?;
+            disk::write_at(&file, 0, &list_bytes(crcs))?;
             let _lock = self.lock(sha);
             match disk::facts_at(&dir.objects, &object_path(sha))? {
                 Some(_) => disk::rename(&dir.tmp, &temporary, &dir.objects, &sidecar_path(sha)),
