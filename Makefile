@@ -18,7 +18,7 @@ ABSENT := $(if $(wildcard tests/simulation.rs tests/simulation/main.rs),,sim) \
 SCRIPTS := .ci/run $(wildcard tests/*.sh scripts/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help build static minimal test check tidy fmt lint scripts vendor bench crash sim fuzz soak demo \
+.PHONY: help build static minimal test check tidy fmt lint scripts vendor bench crash sim canary fuzz soak demo \
 	server0 server1 server2 run-server run-client cluster install clean ci
 
 help: ## this list
@@ -68,8 +68,11 @@ crash: ## kill -9 of daemons during uploads, a hundred rounds
 	CRASH_ROUNDS=$(or $(CRASH_ROUNDS),100) $(CARGO) test --locked --test cluster kill -- --nocapture
 
 ifneq ($(wildcard tests/simulation.rs tests/simulation/main.rs),)
-sim: ## the simulator over many seeds (SEEDS=n)
-	SIM_SEEDS=$(or $(SEEDS),1000) $(CARGO) test --locked --release --test simulation -- --nocapture
+sim: ## the simulator over many seeds (SEEDS=n FROM=k)
+	SIM_SEEDS=$(or $(SEEDS),1000) SIM_FIRST=$(or $(FROM),1) $(CARGO) test --locked --release --test simulation every_seed -- --nocapture
+
+canary: ## six deliberately broken builds, each of which the simulator must catch within 200 seeds
+	SIM_CANARY=1 $(CARGO) test --locked --test simulation canary -- --nocapture
 endif
 
 ifneq ($(wildcard tests/fuzz.rs tests/fuzz/main.rs),)

@@ -1,5 +1,6 @@
 //! Floor 1: the vocabulary every other floor shares; pure values, no clock, no sockets, no files.
 
+pub mod canary;
 pub mod digest;
 pub mod id;
 pub mod limit;

@@ -774,7 +774,12 @@ impl Node {
             for (number, index) in progressed.reads {
                 self.reads.confirmed(number, index);
             }
+            let mut changes = progressed.changes.iter().peekable();
             for (index, content) in progressed.commands {
+                // However entries are grouped, each command sees the configuration of its place in the log.
+                while let Some(head) = changes.next_if(|head| head.index < index) {
+                    catalog::set_applied(&mut turn.tables.batch, head);
+                }
                 let command = read_command(index, &content)?;
                 let applied = catalog::apply(&mut turn.tables, index, &command)?;
                 for note in applied.notes {
@@ -786,7 +791,7 @@ impl Node {
             if progressed.moved {
                 catalog::set_applied(&mut turn.tables.batch, raft.head());
             }
-            if progressed.reconfigured {
+            if !progressed.changes.is_empty() {
                 self.membership.reconfigured(turn, raft);
             }
         }

@@ -120,7 +120,13 @@ pub fn run(engine: &Arc<Engine>) {
                 continue;
             }
         }
-        let due = engine.candidates.due(engine.settings.garbage_grace);
+        let grace = engine.settings.garbage_grace;
+        if engine.candidates.given_up.lock().is_empty() {
+            for upload in engine.pins.overdue(engine.node(), engine.boot, grace) {
+                engine.candidates.give_up(upload);
+            }
+        }
+        let due = engine.candidates.due(grace);
         if due.is_empty() {
             continue;
         }
@@ -311,7 +317,25 @@ fn disown_all(engine: &Arc<Engine>, lost: &[Sha256]) -> bool {
     all_done.into_inner()
 }
 
-/// Makes a candidate of every object that the catalog does not count here; false when the walk could not be finished.
+/// The uploads that an object was brought for, and whether they may still be put. Those of this start hold it already, or
+/// are settled, and nobody would settle them again.
+fn uploads_of(
+    engine: &Engine,
+    sha256: &Sha256,
+    last: OperationId,
+) -> Result<Vec<(OperationId, bool)>, String> {
+    let mut uploads = engine.objects.held(sha256).map_err(|e| e.to_string())?;
+    uploads.push(last);
+    uploads.retain(|upload| (upload.node, upload.boot) != (engine.node(), engine.boot));
+    let pending = |upload| query::is_pending(&engine.tables, upload).map_err(|e| e.to_string());
+    uploads
+        .into_iter()
+        .map(|upload| Ok((upload, pending(upload)?)))
+        .collect()
+}
+
+/// Makes a candidate of every object that the catalog does not count here, and holds what an earlier start acknowledged
+/// for uploads that may still be put; false when the walk could not be finished.
 fn walk_all(engine: &Arc<Engine>) -> bool {
     for (sha256, stat) in engine.objects.list() {
         if engine.is_stopping() {
@@ -321,19 +345,24 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
             node: engine.node(),
             dir: stat.dir,
         };
-        match query::object(&engine.tables, &sha256) {
-            Ok(Some(object)) if object.copies.contains(&copy) => {}
-            Ok(_) => {
-                // Its upload may still be put: held until that is settled (rule R5).
-                engine.pins.pin(stat.upload, sha256);
-                match engine.objects.held(&sha256) {
-                    Ok(others) => others.iter().for_each(|o| engine.pins.pin(*o, sha256)),
-                    Err(error) => {
-                        log::error!(target: "momo::collect", "{error}");
-                        return false;
+        let known = uploads_of(engine, &sha256, stat.upload).and_then(|pending| {
+            let object = query::object(&engine.tables, &sha256).map_err(|e| e.to_string())?;
+            Ok((
+                pending,
+                object.is_some_and(|object| object.copies.contains(&copy)),
+            ))
+        });
+        match known {
+            Ok((uploads, counted)) => {
+                // They may still be put: held until that is settled (rule R5), also while other names make it count.
+                for (upload, pending) in uploads {
+                    if pending || !counted {
+                        engine.pins.pin(upload, sha256);
                     }
                 }
-                engine.candidates.add(sha256);
+                if !counted {
+                    engine.candidates.add(sha256);
+                }
             }
             Err(error) => {
                 log::error!(target: "momo::collect", "{error}");
@@ -359,12 +388,17 @@ fn judge(engine: &Arc<Engine>, sha256: Sha256) -> Result<(), Failure> {
             return Ok(());
         }
         match engine.commit(Operation::Abandon { upload }) {
-            Ok(_)
-            | Err(Failure::Refused {
+            Ok(_) => {
+                engine.pins.settle(upload);
+            }
+            Err(Failure::Refused {
                 code: Code::Conflict,
                 ..
             }) => {
+                // It is put, which need not be applied here yet: looked at again, after another fresh read.
                 engine.pins.settle(upload);
+                engine.candidates.add(sha256);
+                return Ok(());
             }
             Err(failure) => return Err(failure),
         }

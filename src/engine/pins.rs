@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::base::digest::Sha256;
-use crate::base::id::OperationId;
+use crate::base::id::{Boot, NodeId, OperationId};
 
 /// Objects held for uploads whose fate is not known.
 #[derive(Debug, Default)]
@@ -77,6 +77,22 @@ impl Pins {
         others
     }
 
+    /// Uploads that have held something for longer than `grace`, except those of this start of this node, which settle
+    /// themselves: the note that settled them may have been skipped by a snapshot.
+    pub fn overdue(&self, node: NodeId, boot: Boot, grace: Duration) -> Vec<OperationId> {
+        let held = self.held.lock();
+        let mut uploads: Vec<OperationId> = held
+            .by_upload
+            .iter()
+            .filter(|(id, upload)| {
+                (id.node, id.boot) != (node, boot) && upload.since.elapsed() > grace
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        uploads.sort_unstable();
+        uploads
+    }
+
     /// The uploads that hold the object, and for how long.
     pub fn holders(&self, sha256: &Sha256) -> Vec<(OperationId, Duration)> {
         let held = self.held.lock();
@@ -95,7 +111,6 @@ impl Pins {
 mod tests {
     use super::*;
     use crate::base::digest::sha256;
-    use crate::base::id::{Boot, NodeId};
 
     #[test]
     fn an_object_is_held_until_every_upload_that_brought_it_is_settled() {
@@ -117,5 +132,22 @@ mod tests {
         assert_eq!(pins.settle(upload(2)), [object]);
         assert!(!pins.is_pinned(&object));
         assert!(pins.settle(upload(2)).is_empty());
+    }
+
+    #[test]
+    fn uploads_of_others_that_nobody_settles_are_overdue_after_a_while() {
+        let upload = |node| OperationId {
+            node: NodeId(node),
+            boot: Boot(1),
+            sequence: 1,
+        };
+        let pins = Pins::default();
+        pins.pin(upload(0), sha256(b"x"));
+        pins.pin(upload(1), sha256(b"x"));
+        let overdue = |grace| pins.overdue(NodeId(0), Boot(1), grace);
+        assert!(overdue(Duration::from_mins(1)).is_empty());
+        std::thread::yield_now();
+        assert_eq!(overdue(Duration::ZERO), [upload(1)]);
+        assert_eq!(pins.overdue(NodeId(0), Boot(2), Duration::ZERO).len(), 2);
     }
 }

@@ -411,16 +411,19 @@ impl Engine {
         self.is_up(node) && !self.peers.is_suspect(node)
     }
 
-    /// Pins of a settled upload: objects of which no copy is counted here become candidates for collection.
+    /// Pins of a settled upload: objects that lie here where they do not count become candidates for collection.
     pub fn settle(&self, upload: OperationId) -> Result<(), TableError> {
+        let several = self.dirs.dirs.len() > 1;
         for sha256 in self.pins.settle(upload) {
             let counted = |object: &ObjectRecord| {
                 let mut copies = object.copies.iter();
                 copies.any(|copy| copy.node == self.node())
             };
-            if !query::object(&self.tables, &sha256)?
-                .as_ref()
-                .is_some_and(counted)
+            // With several directories it may count in one and lie in another.
+            if several
+                || !query::object(&self.tables, &sha256)?
+                    .as_ref()
+                    .is_some_and(counted)
             {
                 self.candidates.add(sha256);
             }

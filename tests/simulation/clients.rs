@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use momo::base::digest::EMPTY_SHA256;
+use momo::base::digest::{EMPTY_SHA256, Sha256, sha256};
 use momo::base::id::{Boot, NodeId, OperationId, Ticket, Version};
 use momo::base::path::FilePath;
 use momo::base::random::Random;
@@ -14,6 +14,25 @@ use crate::plan::below;
 
 /// Names that are written.
 const NAMES: u64 = 4;
+
+/// Contents that are written, some of them under several names.
+const CONTENTS: u64 = 24;
+
+/// The bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub size: u64,
+    pub sha256: Sha256,
+}
+
+/// What a client does next.
+#[allow(clippy::large_enum_variant)]
+pub enum Deed {
+    /// Ask for something.
+    Ask(Request),
+    /// Send a file; the put is proposed once its copies are made.
+    Upload(Put, Content),
+}
 
 /// What a client asked for.
 #[allow(clippy::large_enum_variant)]
@@ -84,10 +103,10 @@ impl Clients {
     }
 
     /// The next thing a client does, at a node in its current start.
-    pub fn next(&mut self, node: NodeId, boot: Boot) -> Request {
+    pub fn next(&mut self, node: NodeId, boot: Boot) -> Deed {
         let name = format!("d/{}", self.random.below(NAMES));
         let path = FilePath::new(&name).expect("a good name");
-        match self.random.below(20) {
+        let request = match self.random.below(20) {
             0..=9 => {
                 let expect = match self.random.below(6) {
                     0 => Expect::Absent,
@@ -97,7 +116,14 @@ impl Clients {
                     },
                     _ => Expect::Any,
                 };
-                Request::Change(self.put(node, boot, path, expect))
+                let Operation::Put(put) = self.put(node, boot, path, expect) else {
+                    unreachable!("a put");
+                };
+                if !self.random.one_in(8) {
+                    let content = self.content();
+                    return Deed::Upload(put, content);
+                }
+                Request::Change(Operation::Put(put))
             }
             10 | 11 => Request::Change(Operation::Delete {
                 path,
@@ -112,18 +138,32 @@ impl Clients {
                 })
             }
             _ => Request::Read(path),
+        };
+        Deed::Ask(request)
+    }
+
+    fn content(&mut self) -> Content {
+        let content = self.random.below(CONTENTS);
+        Content {
+            size: 1 + content,
+            sha256: sha256(&content.to_be_bytes()),
+        }
+    }
+
+    /// The id of a new upload of a node.
+    pub fn upload_id(&mut self, node: NodeId, boot: Boot) -> OperationId {
+        let sequence = self.uploads.entry((node, boot)).or_default();
+        *sequence += 1;
+        OperationId {
+            node,
+            boot,
+            sequence: *sequence,
         }
     }
 
     pub fn put(&mut self, node: NodeId, boot: Boot, path: FilePath, expect: Expect) -> Operation {
-        let sequence = self.uploads.entry((node, boot)).or_default();
-        *sequence += 1;
         Operation::Put(Put {
-            upload: OperationId {
-                node,
-                boot,
-                sequence: *sequence,
-            },
+            upload: self.upload_id(node, boot),
             path,
             size: 0,
             sha256: EMPTY_SHA256,
@@ -139,11 +179,17 @@ impl Clients {
         })
     }
 
+    /// A ticket that nobody has.
+    pub fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
     /// A client begins.
     pub fn begin(&mut self, client: usize, node: NodeId, request: Request, now: u64) -> Ticket {
-        self.tickets += 1;
+        let ticket = self.ticket();
         self.open.insert(
-            self.tickets,
+            ticket.0,
             Open {
                 client,
                 node,
@@ -151,7 +197,7 @@ impl Clients {
                 begun: now,
             },
         );
-        Ticket(self.tickets)
+        ticket
     }
 
     /// What a reader wants to know.
@@ -163,7 +209,7 @@ impl Clients {
     }
 
     /// An answer came; the client it was for. `None` when it was answered before, which is a fault.
-    pub fn end(&mut self, ticket: Ticket, outcome: Outcome, now: u64) -> Option<usize> {
+    pub fn end(&mut self, ticket: Ticket, outcome: Outcome, now: u64) -> Option<(usize, &Done)> {
         let open = self.open.remove(&ticket.0)?;
         if let (
             Outcome::Committed {
@@ -182,7 +228,7 @@ impl Clients {
             ended: now,
             outcome,
         });
-        Some(open.client)
+        Some((open.client, self.history.last()?))
     }
 
     /// A node's process ended: nobody answers what was asked there.
@@ -194,7 +240,7 @@ impl Clients {
             .map(|(ticket, _)| *ticket)
             .collect();
         gone.into_iter()
-            .filter_map(|ticket| self.end(Ticket(ticket), Outcome::Unknown, now))
+            .filter_map(|ticket| Some(self.end(Ticket(ticket), Outcome::Unknown, now)?.0))
             .collect()
     }
 

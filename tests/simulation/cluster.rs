@@ -2,31 +2,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use momo::base::id::{Boot, DirId, NodeId, Ticket};
+use momo::base::id::{Boot, DirId, NodeId, OperationId, Ticket};
 use momo::base::path::FilePath;
 use momo::base::random::{Random, mix};
 use momo::base::time::{Mono, Now, Wall};
 use momo::core::catalog::query;
-use momo::core::node::{Answered, Event, LinkState, Node, Report, Role};
+use momo::core::node::{Answered, Event, LinkState, Node, Report};
 use momo::engine::driver::turn;
-use momo::wire::command::{Birth, Expect, Operation};
+use momo::wire::command::{Birth, Expect, Operation, Reply};
 use momo::wire::peer::{Figures, Message};
 
 use crate::checkers::agreement::Agreement;
-use crate::checkers::answers::Truth;
+use crate::checkers::copies::{Copies, Disks};
 use crate::checkers::leaders::Leaders;
-use crate::clients::{Clients, Outcome, Request};
+use crate::checkers::storm::Storm;
+use crate::checkers::truth::Truth;
+use crate::checkers::{answers, leaks, order};
+use crate::clients::{Clients, Deed, Outcome, Request};
+use crate::daemon::{Bytes, Daemon, Errand, Transfer};
 use crate::network::{Change, Network};
 use crate::plan::{Plan, below};
+use crate::shelves::Shelves;
 use crate::trace::Trace;
 use crate::world::{Asked, DiskWork, Machine, head};
 
 /// Without faults everything must be well after so long.
-const RECOVERY: u64 = 120_000_000;
+const RECOVERY: u64 = 200_000_000;
+/// When all is well nothing more may happen for so long.
+const REST: u64 = 5_000_000;
+/// But for so many entries: a handed over lead, late verdicts.
+const VERDICTS: u64 = 6;
 /// A node that is woken so often in a millisecond spins.
 const WAKES: u32 = 200;
 
-enum Happening {
+pub enum Happening {
     Wake(NodeId, u64),
     Deliver {
         from: NodeId,
@@ -36,6 +45,8 @@ enum Happening {
     },
     Connected(NodeId, NodeId),
     Noticed(NodeId, NodeId, u64),
+    /// A sender misses acknowledgements.
+    Starved(NodeId, NodeId),
     Synced(NodeId, u64, usize),
     Checkpointed(NodeId, u64),
     Fetched(NodeId, u64, NodeId),
@@ -44,14 +55,30 @@ enum Happening {
     Fault,
     Start(NodeId),
     Heal,
+    /// Bytes of objects move, and what follows.
+    Bytes(Bytes),
+    /// An operator's word.
+    Operator(Operation),
+    /// A member was taken out.
+    Removed(NodeId),
+    /// A voter that has what another has not loses its disk, and the leader ends.
+    Witness(NodeId, NodeId),
+    /// A fault of a machine's disks ends.
+    Mended(NodeId),
     /// The disk says that it has what it does not have.
     Lie(NodeId, u64, u64),
 }
 
-struct Seat {
-    machine: Machine,
-    node: Option<Node>,
-    boot: u64,
+/// A machine and the process on it, if one runs.
+pub struct Seat {
+    pub machine: Machine,
+    pub daemon: Daemon,
+    pub node: Option<Node>,
+    pub boot: u64,
+    /// The process stands still until then.
+    pub stopped_until: u64,
+    /// How far the machine's clock is off.
+    pub clock: i64,
     wake: Option<(u64, u64)>,
     syncing: bool,
     wakes: (u64, u32),
@@ -59,37 +86,83 @@ struct Seat {
 
 /// The whole simulation of a seed.
 pub struct Cluster {
-    plan: Plan,
-    random: Random,
-    now: u64,
+    pub plan: Plan,
+    pub random: Random,
+    pub now: u64,
     sequence: u64,
     queue: BTreeMap<(u64, u64), Happening>,
-    seats: BTreeMap<NodeId, Seat>,
-    network: Network,
-    clients: Clients,
-    calm: bool,
+    pub seats: BTreeMap<NodeId, Seat>,
+    pub network: Network,
+    pub clients: Clients,
+    /// Machines that take no part: they have not joined yet, or were removed.
+    pub absent: BTreeSet<NodeId>,
+    /// Machines that came by asking.
+    pub joiners: BTreeSet<NodeId>,
+    /// What threads wait for, by ticket.
+    pub errands: BTreeMap<u64, (NodeId, Errand)>,
+    pub transfers: BTreeMap<OperationId, Transfer>,
+    pub shelves: Disks,
+    /// Nothing goes wrong any more.
+    pub calm: bool,
+    /// No fault comes before.
+    pub quiet_until: u64,
+    /// An older state of a machine, for a restored disk.
+    pub image: Option<(NodeId, crate::world::Disk)>,
+    pub dirs_made: u64,
     leaders: Leaders,
     agreement: Agreement,
     birth: Option<Birth>,
+    pub truth: Option<Truth>,
+    pub copies: Copies,
+    pub storm: Storm,
+    /// The last thing that kept all from being well.
+    unwell: String,
+    /// What nodes said, if a script listens; and answers to operators.
+    heard: Option<Vec<String>>,
+    pub words: Vec<String>,
     pub trace: Trace,
     pub counts: BTreeMap<&'static str, u64>,
 }
 
 impl Cluster {
     pub fn new(plan: Plan) -> Self {
-        let seats = (0..plan.nodes).map(|id| {
+        let seats = (0..plan.nodes + plan.spares).map(|id| {
             let seat = Seat {
                 machine: Machine::default(),
+                daemon: Daemon::default(),
                 node: None,
                 boot: 0,
+                stopped_until: 0,
+                clock: 0,
                 wake: None,
                 syncing: false,
                 wakes: (0, 0),
             };
             (NodeId(id), seat)
         });
-        let seats = seats.collect();
+        let seats: BTreeMap<NodeId, Seat> = seats.collect();
+        let mut dirs_made = 0;
+        let shelves = seats.keys().map(|node| {
+            let first = dirs_made + 1;
+            dirs_made += plan.dirs;
+            (*node, Shelves::new((first..=dirs_made).map(DirId)))
+        });
+        let shelves = shelves.collect();
         Self {
+            absent: (plan.nodes..plan.nodes + plan.spares).map(NodeId).collect(),
+            joiners: BTreeSet::new(),
+            errands: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            shelves,
+            quiet_until: 0,
+            image: None,
+            dirs_made,
+            truth: None,
+            copies: Copies::default(),
+            storm: Storm::default(),
+            unwell: String::new(),
+            heard: None,
+            words: Vec::new(),
             random: Random::new(mix(plan.seed)),
             now: 0,
             sequence: 0,
@@ -147,8 +220,8 @@ impl Cluster {
 
     /// Cuts a node off from all others, or joins all.
     pub fn isolate(&mut self, node: Option<NodeId>) {
-        self.network
-            .split(node.into_iter().map(|node| (node, 1)).collect());
+        let sides = node.into_iter().map(|node| (node, 1)).collect();
+        self.network.split(&self.nodes(), &sides);
         self.links();
     }
 
@@ -167,16 +240,47 @@ impl Cluster {
         Ok(done.outcome.clone())
     }
 
+    /// A read of a name at a node.
+    pub fn read(&mut self, node: NodeId, name: &str) -> Result<Outcome, String> {
+        let path = FilePath::new(name).map_err(|error| error.to_string())?;
+        let before = self.clients.history.len();
+        self.ask(usize::MAX, node, Request::Read(path))?;
+        self.until(60_000_000, |cluster| {
+            let mut later = cluster.clients.history.iter().skip(before);
+            later.any(|done| matches!(&done.request, Request::Read(p) if p.as_str() == name))
+        })?;
+        let done = self.clients.history.last().ok_or("nothing was done")?;
+        Ok(done.outcome.clone())
+    }
+
+    /// An operator's word, and how it was taken.
+    pub fn word(&mut self, operation: Operation) -> Result<String, String> {
+        let before = self.words.len();
+        self.operator(operation)?;
+        self.until(60_000_000, |cluster| cluster.words.len() > before)?;
+        Ok(self.words[before].clone())
+    }
+
+    /// From now on what nodes say is kept.
+    pub fn hear(&mut self) {
+        self.heard = Some(Vec::new());
+    }
+
+    /// What they said since this was last asked.
+    pub fn heard(&mut self) -> Vec<String> {
+        self.heard.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Everything that was seen, against what is in the log.
     pub fn judge(&mut self) -> Result<(), String> {
-        let committed = self.agreement.committed()?;
-        let birth = self.birth.as_ref().ok_or("nobody was born")?;
-        let truth = Truth::new(birth, &committed)?;
-        truth.judge(&self.clients.history)?;
+        let truth = self.truth.as_ref().ok_or("nobody was born")?;
+        answers::judge(truth, &self.clients.history)?;
+        order::judge(&self.clients.history)?;
         self.counts.insert("commands", truth.len() as u64);
         self.counts.insert("terms", self.leaders.terms() as u64);
         self.counts
             .insert("requests", self.clients.history.len() as u64);
+        self.counts.insert("gone", self.copies.gone(truth)?);
         Ok(())
     }
 
@@ -190,51 +294,106 @@ impl Cluster {
         self.at(first, Happening::Fault);
         self.at(self.plan.faults_until, Happening::Heal);
         let end = self.plan.faults_until + RECOVERY;
-        let mut wells = 0;
+        let mut said = false;
+        let mut look = self.plan.faults_until;
         while self.now < end {
             self.step()?;
-            if self.calm && self.clients.open() == 0 && self.is_well() {
-                wells += 1;
-                if wells == 1 {
-                    // Once more for all: each node commits and reads.
-                    for node in self.nodes() {
-                        self.last_words(node)?;
-                    }
-                } else {
-                    return self.judge();
+            if !self.calm || self.now < look {
+                continue;
+            }
+            look = self.now + 20_000;
+            if let Some(why) = self.unwell()? {
+                self.unwell = why;
+            } else if said {
+                self.rest()?;
+                return self.judge();
+            } else {
+                // Once more for all: each node commits and reads.
+                said = true;
+                for node in self.nodes() {
+                    self.last_words(node)?;
                 }
             }
         }
         Err(format!(
-            "no progress after the faults: {:#?}",
+            "not well after the faults: {}: {:#?}",
+            self.unwell,
             self.reports()
         ))
     }
 
-    fn count(&mut self, what: &'static str) {
+    /// What is not as it should be; `None` when all is.
+    fn unwell(&self) -> Result<Option<String>, String> {
+        if self.clients.open() > 0 || !self.transfers.is_empty() {
+            return Ok(Some("clients wait".to_owned()));
+        }
+        if !self.is_well() {
+            return Ok(Some("not all stand at the same place".to_owned()));
+        }
+        let truth = self.truth.as_ref().ok_or("nobody was born")?;
+        let seats = self.seats.iter();
+        let seats = seats.filter(|(id, _)| !self.absent.contains(id));
+        let seats =
+            seats.map(|(id, seat)| (*id, seat.node.as_ref().map(Node::report), &seat.daemon));
+        Ok(match self.copies.missing(truth, &self.shelves)? {
+            Some(missing) => Some(missing),
+            None => match leaks::left(seats, &self.errands) {
+                Some(left) => Some(left),
+                None => Copies::litter(truth, &self.shelves)?,
+            },
+        })
+    }
+
+    /// All is well: for a while nothing is ordered, and nothing is committed.
+    fn rest(&mut self) -> Result<(), String> {
+        let end = self.now + REST;
+        let before = (self.storm.total(), self.agreement.last());
+        while self.now < end {
+            self.step()?;
+        }
+        // The lead may just go to where it belongs.
+        let late = end + REST;
+        while let Some(why) = self.unwell()? {
+            if self.now > late {
+                return Err(format!("well, and then not any more: {why}"));
+            }
+            self.step()?;
+        }
+        let after = (self.storm.total(), self.agreement.last());
+        if before.0 != after.0 || after.1 - before.1 > VERDICTS {
+            return Err(format!(
+                "all was well, and from {before:?} it went on to {after:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    fn nodes(&self) -> Vec<NodeId> {
-        self.seats.keys().copied().collect()
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let all = self.seats.keys().copied();
+        all.filter(|node| !self.absent.contains(node)).collect()
     }
 
-    fn reports(&self) -> Vec<(NodeId, Option<Report>)> {
+    pub fn reports(&self) -> Vec<(NodeId, Option<Report>)> {
         let report = |seat: &Seat| seat.node.as_ref().map(Node::report);
-        self.seats.iter().map(|(n, s)| (*n, report(s))).collect()
+        let seats = self.seats.iter().filter(|(n, _)| !self.absent.contains(n));
+        seats.map(|(n, s)| (*n, report(s))).collect()
     }
 
-    fn alive(&self, node: NodeId) -> bool {
+    pub fn alive(&self, node: NodeId) -> bool {
         self.seats
             .get(&node)
             .is_some_and(|seat| seat.node.is_some())
     }
 
-    fn boot(&self, node: NodeId) -> u64 {
+    pub fn boot(&self, node: NodeId) -> u64 {
         self.seats[&node].boot
     }
 
-    fn at(&mut self, at: u64, happening: Happening) {
+    pub fn at(&mut self, at: u64, happening: Happening) {
         self.sequence += 1;
         self.queue
             .insert((at.max(self.now), self.sequence), happening);
@@ -246,14 +405,15 @@ impl Cluster {
         let Some(first) = reports.first() else {
             return false;
         };
-        reports.len() == self.seats.len()
+        let members = self.nodes().len();
+        reports.len() == members
             && reports.iter().all(|report| {
                 report.leader.is_some()
                     && report.leader == first.leader
                     && report.applied == first.applied
                     && report.applied == self.agreement.last()
                     && report.voters.len() == self.plan.voters
-                    && report.learners.len() == self.seats.len() - self.plan.voters
+                    && report.learners.len() == members - self.plan.voters
             })
     }
 
@@ -265,7 +425,38 @@ impl Cluster {
         self.ask(usize::MAX, node, Request::Read(path))
     }
 
+    /// Whose process must run for this to happen.
+    fn concerns(happening: &Happening) -> Option<NodeId> {
+        match happening {
+            Happening::Wake(node, _)
+            | Happening::Deliver { to: node, .. }
+            | Happening::Connected(node, _)
+            | Happening::Noticed(node, ..)
+            | Happening::Synced(node, ..)
+            | Happening::Checkpointed(node, _)
+            | Happening::Fetched(node, ..)
+            | Happening::Sample(node, _)
+            | Happening::Bytes(
+                Bytes::Look(node, _)
+                | Bytes::Scrub(node, _)
+                | Bytes::Reached(_, node)
+                | Bytes::Sealed(_, node, ..)
+                | Bytes::Pulled(node, ..)
+                | Bytes::Stored(node, ..),
+            ) => Some(*node),
+            _ => None,
+        }
+    }
+
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
+        if let Some(node) = Self::concerns(&happening)
+            && self.seats[&node].stopped_until > self.now
+        {
+            // The process stands still: it finds all that when it goes on.
+            let until = self.seats[&node].stopped_until;
+            self.at(until, happening);
+            return Ok(());
+        }
         match happening {
             Happening::Wake(node, boot) if self.boot(node) == boot && self.alive(node) => {
                 let now = self.now / 1_000;
@@ -306,6 +497,22 @@ impl Cluster {
                 self.links();
                 Ok(())
             }
+            Happening::Starved(from, to) => {
+                if self.network.starved(from, to) {
+                    let boot = self.boot(from);
+                    self.at(self.now + 1, Happening::Noticed(from, to, boot));
+                }
+                Ok(())
+            }
+            Happening::Bytes(bytes) => self.bytes(bytes),
+            Happening::Operator(operation) => self.operator(operation),
+            Happening::Removed(node) => self.removed(node),
+            Happening::Witness(victim, leader) => self.lose_a_witness(victim, leader),
+            Happening::Mended(node) => {
+                let shelves = self.shelves.get_mut(&node).expect("shelves");
+                (shelves.full, shelves.failing) = (false, false);
+                Ok(())
+            }
             Happening::Synced(node, boot, count) if self.boot(node) == boot && self.alive(node) => {
                 self.synced(node, count)
             }
@@ -337,17 +544,13 @@ impl Cluster {
             }
             Happening::Client(client) => self.client(client),
             Happening::Fault => self.fault(),
-            Happening::Start(node) if !self.alive(node) => self.start(node),
+            Happening::Start(node) if !self.alive(node) && !self.absent.contains(&node) => {
+                self.start(node)
+            }
             Happening::Heal => {
-                self.network.split(BTreeMap::new());
-                if self.now >= self.plan.faults_until {
-                    self.trace.line(self.now, format_args!("calm"));
-                    self.calm = true;
-                    for node in self.nodes() {
-                        if !self.alive(node) {
-                            self.start(node)?;
-                        }
-                    }
+                self.network.split(&[], &BTreeMap::new());
+                if self.now >= self.plan.faults_until && !self.calm {
+                    self.become_calm()?;
                 }
                 self.links();
                 Ok(())
@@ -357,10 +560,13 @@ impl Cluster {
     }
 
     /// Gives a node an event and sees to what follows.
-    fn turn(&mut self, node: NodeId, event: Event) -> Result<(), String> {
+    pub fn turn(&mut self, node: NodeId, event: Event) -> Result<(), String> {
         let now = Now {
             mono: Mono(self.now),
-            wall: Wall(1_700_000_000_000_000_000 + self.now * 1_000),
+            wall: Wall(
+                (1_700_000_000_000_000_000 + self.now * 1_000)
+                    .saturating_add_signed(self.seats[&node].clock),
+            ),
         };
         let seat = self.seats.get_mut(&node).expect("a seat");
         let Some(core) = &mut seat.node else {
@@ -432,19 +638,36 @@ impl Cluster {
             }
             Asked::Sync => self.sync(node),
             Asked::Say(text) => {
+                if let Some(heard) = &mut self.heard {
+                    heard.push(format!("node {node}: {text}"));
+                }
                 self.trace
                     .line(self.now, format_args!("node {node} says {text}"));
             }
             Asked::Applied(from, to) => {
+                let mut gone = Vec::new();
                 let seat = &self.seats[&node];
                 for index in from + 1..=to {
                     if let Some(record) = seat.machine.entry(index) {
                         self.agreement.applied(index, record.term)?;
+                        if let Some(truth) = self.truth.as_mut().filter(|t| t.index < index)
+                            && let Some(step) = truth.apply(record)?
+                        {
+                            self.copies.applied(truth, &self.shelves, &step)?;
+                            if let (Operation::Remove { node, .. }, Reply::Done { .. }) =
+                                (&step.operation, &step.reply)
+                            {
+                                gone.push(*node);
+                            }
+                        }
                     } else if index > 1 {
                         return Err(format!("node {node} applied {index}, not in its log"));
                     }
                 }
                 self.agreement.tables(to, &seat.machine.tables)?;
+                for node in gone {
+                    self.at(self.now, Happening::Removed(node));
+                }
             }
             Asked::Installed(index) => {
                 self.count("snapshots");
@@ -456,7 +679,15 @@ impl Cluster {
                 if *first != birth {
                     return Err(format!("a second birth: {first:?}, {birth:?}"));
                 }
+                self.truth.get_or_insert_with(|| Truth::new(&birth));
             }
+            Asked::Unreferenced(sha256) => {
+                let now = self.now;
+                let seat = self.seats.get_mut(&node).expect("a seat");
+                seat.daemon.candidates.entry(sha256).or_insert(now);
+            }
+            Asked::Settled(upload) => self.settle(node, upload),
+            Asked::StartFetch(fetch, leader) => self.start_fetch(node, fetch, leader)?,
             // The only voter may lose a term that nobody else has heard of, and use it again.
             Asked::Appended(_) if self.plan.voters == 1 => {}
             Asked::Appended(records) => self.agreement.appended(records)?,
@@ -517,10 +748,13 @@ impl Cluster {
         let seat = self.seats.get_mut(&node).expect("a seat");
         seat.boot += 1;
         seat.machine.start();
+        seat.daemon = Daemon::default();
+        seat.stopped_until = 0;
         seat.syncing = false;
         seat.wake = None;
         let boot = seat.boot;
-        let settings = self.plan.settings(node, Boot(boot));
+        let mut settings = self.plan.settings(node, Boot(boot));
+        settings.joins = self.joiners.contains(&node);
         let recovered = seat.machine.disk.recovered();
         let core = Node::new(settings, recovered, &seat.machine.tables)
             .map_err(|fatal| format!("node {node} does not start: {fatal}"))?;
@@ -529,17 +763,7 @@ impl Cluster {
             .line(self.now, format_args!("node {node} starts, boot {boot}"));
         self.turn(node, Event::Time)?;
         self.at(self.now + 1_000, Happening::Sample(node, boot));
-        let registers = Operation::Register {
-            node,
-            name: format!("n{node}"),
-            address: format!("10.0.0.{node}:1"),
-            dirs: vec![DirId(u64::from(node.0) + 1)],
-            stores: true,
-            manages: usize::from(node.0) < self.plan.voters.max(3),
-            boot: Boot(boot),
-            knows: 1,
-        };
-        self.ask(usize::MAX, node, Request::Change(registers))?;
+        self.wake_threads(node);
         self.links();
         Ok(())
     }
@@ -563,7 +787,16 @@ impl Cluster {
         {
             seat.machine.disk.tables = tables;
         }
+        for (dir, sha256, file) in
+            std::mem::take(&mut self.seats.get_mut(&node).expect("a seat").daemon.sealing)
+        {
+            // It may have got there, though nobody knows.
+            if self.random.one_in(2) {
+                self.place(node, dir, sha256, file);
+            }
+        }
         self.network.died(node);
+        self.cut_transfers(node);
         for client in self.clients.abandon(node, self.now) {
             self.again(client);
         }
@@ -574,13 +807,19 @@ impl Cluster {
     pub fn wipe(&mut self, node: NodeId) {
         let seat = self.seats.get_mut(&node).expect("a seat");
         seat.machine.disk = crate::world::Disk::default();
+        if self.image.as_ref().is_some_and(|(of, _)| *of == node) {
+            self.image = None;
+        }
+        for dir in self.shelves[&node].ids() {
+            self.swap(node, dir);
+        }
         self.trace
             .line(self.now, format_args!("node {node} is wiped"));
         self.count("wipes");
     }
 
     /// Compares every link with what could be.
-    fn links(&mut self) {
+    pub fn links(&mut self) {
         let nodes = self.nodes();
         for from in &nodes {
             for to in &nodes {
@@ -598,6 +837,10 @@ impl Cluster {
                         let at = self.now + self.random.below(400_000);
                         self.at(at, Happening::Noticed(*from, *to, boot));
                     }
+                    Some(Change::Starve) => {
+                        let at = self.now + 200_000 + self.random.below(3_000_000);
+                        self.at(at, Happening::Starved(*from, *to));
+                    }
                     None => {}
                 }
             }
@@ -608,16 +851,22 @@ impl Cluster {
         if self.calm {
             return Ok(());
         }
-        let node = self.nodes()[below(&mut self.random, usize::from(self.plan.nodes))];
+        let nodes = self.nodes();
+        let node = nodes[below(&mut self.random, nodes.len())];
         if !self.alive(node) {
             self.again(client);
             return Ok(());
         }
-        let request = self.clients.next(node, Boot(self.boot(node)));
-        self.ask(client, node, request)
+        match self.clients.next(node, Boot(self.boot(node))) {
+            Deed::Ask(request) => self.ask(client, node, request),
+            Deed::Upload(put, content) => {
+                self.upload(client, node, put, content);
+                Ok(())
+            }
+        }
     }
 
-    fn ask(&mut self, client: usize, node: NodeId, request: Request) -> Result<(), String> {
+    pub fn ask(&mut self, client: usize, node: NodeId, request: Request) -> Result<(), String> {
         let patience = if client == usize::MAX {
             30_000_000
         } else {
@@ -636,7 +885,7 @@ impl Cluster {
         self.turn(node, event)
     }
 
-    fn again(&mut self, client: usize) {
+    pub fn again(&mut self, client: usize) {
         if client != usize::MAX {
             let at = self.now + 1_000 + self.random.below(60_000);
             self.at(at, Happening::Client(client));
@@ -644,6 +893,9 @@ impl Cluster {
     }
 
     fn answered(&mut self, node: NodeId, ticket: Ticket, answer: Answered) -> Result<(), String> {
+        if self.errand_done(node, ticket, &answer)? {
+            return Ok(());
+        }
         let machine = &self.seats[&node].machine;
         let outcome = match answer {
             Answered::Committed { index, reply } => {
@@ -683,83 +935,22 @@ impl Cluster {
             self.now,
             format_args!("node {node} answers {}: {outcome:?}", ticket.0),
         );
-        let Some(client) = self.clients.end(ticket, outcome, self.now) else {
+        let Some((client, done)) = self.clients.end(ticket, outcome, self.now) else {
             return Err(format!("ticket {} is answered twice", ticket.0));
         };
+        if let Request::Change(Operation::Put(put)) = &done.request {
+            let kept = matches!(
+                &done.outcome,
+                Outcome::Committed {
+                    reply: Reply::Done { .. },
+                    ..
+                }
+            );
+            let put = put.clone();
+            self.put_ended(node, &put, kept);
+        }
         self.again(client);
         Ok(())
-    }
-
-    /// Something goes wrong.
-    fn fault(&mut self) -> Result<(), String> {
-        if self.calm {
-            return Ok(());
-        }
-        let gap = 50_000 + self.random.below(self.plan.fault_gap);
-        self.at(self.now + gap, Happening::Fault);
-        let nodes = self.nodes();
-        let mut victim = nodes[below(&mut self.random, nodes.len())];
-        let leads = |(_, report): &(NodeId, Option<Report>)| {
-            report.as_ref().is_some_and(|r| r.role == Role::Leader)
-        };
-        if self.random.one_in(3)
-            && let Some((leader, _)) = self.reports().iter().find(|report| leads(report))
-        {
-            victim = *leader;
-        }
-        match self.random.below(8) {
-            0..=3 if self.plan.crashes && self.alive(victim) => {
-                let wipe = self.plan.wipes && self.random.one_in(3) && self.may_wipe(victim);
-                self.crash(victim)?;
-                self.count("crashes");
-                if wipe {
-                    self.wipe(victim);
-                }
-                let away = if self.random.one_in(3) {
-                    self.random.below(8_000_000)
-                } else {
-                    self.random.below(500_000)
-                };
-                self.at(self.now + 10_000 + away, Happening::Start(victim));
-            }
-            4..=5 if self.plan.partitions => {
-                let mut sides = BTreeMap::new();
-                if self.random.one_in(2) {
-                    sides.insert(victim, 1);
-                } else {
-                    for node in nodes {
-                        sides.insert(node, self.random.below(2));
-                    }
-                }
-                self.count("partitions");
-                self.trace
-                    .line(self.now, format_args!("partition {sides:?}"));
-                self.network.split(sides);
-                self.links();
-                let healed = self.now + 100_000 + self.random.below(4_000_000);
-                if healed < self.plan.faults_until {
-                    self.at(healed, Happening::Heal);
-                }
-            }
-            6 => self.turn(victim, Event::Stepdown)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A disk may be lost only while all the others have what it had, or a majority could be gone.
-    fn may_wipe(&self, victim: NodeId) -> bool {
-        let voter = usize::from(victim.0) < self.plan.voters;
-        self.is_placid() && !(voter && self.plan.voters == 1)
-    }
-
-    fn is_placid(&self) -> bool {
-        let reports = self.reports();
-        let voters: BTreeSet<usize> = reports
-            .iter()
-            .filter_map(|(_, report)| Some(report.as_ref()?.voters.len()))
-            .collect();
-        reports.iter().all(|(_, report)| report.is_some()) && voters == [self.plan.voters].into()
     }
 }
 

@@ -1,17 +1,29 @@
 //! Simulation: whole clusters in one thread, through the production turn loop, with everything that can go wrong, from a seed.
 //!
-//! `SIM_SEEDS=200 cargo test --test simulation` tries more seeds, from `SIM_FIRST` on; `SIM_SEED=17 SIM_TRACE=1` repeats one and prints what happens.
+//! `SIM_SEEDS=200 cargo test --test simulation` tries more seeds, from `SIM_FIRST` on (`make sim SEEDS=n FROM=k`);
+//! `SIM_SEED=17 SIM_TRACE=1` repeats one and prints what happens. Each seed is run twice, and the traces compared;
+//! `SIM_ONCE=1` leaves that out. `SIM_CANARY=1` looks for the first seeds that catch each canary (`make canary`).
 
+#[cfg(debug_assertions)]
+mod canaries;
 mod checkers;
 mod clients;
 mod cluster;
+mod daemon;
+mod faults;
 mod network;
 mod plan;
 mod scenarios;
+mod scripts;
+mod shelves;
 mod trace;
 mod world;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use cluster::Cluster;
 use plan::Plan;
@@ -20,6 +32,9 @@ use trace::Trace;
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
+
+/// Seeds of an ordinary test run.
+const SEEDS: u64 = 50;
 
 /// One run of a plan: what was seen, and what did not hold.
 fn run(plan: &Plan) -> (Trace, Result<Cluster, String>) {
@@ -34,36 +49,56 @@ fn run(plan: &Plan) -> (Trace, Result<Cluster, String>) {
     (trace, result.map(|()| cluster))
 }
 
+/// Does `work` for every seed, on two threads; the seeds for which it was not well, with what to say of each.
+fn each(seeds: Range<u64>, work: impl Fn(u64) -> Result<(), String> + Sync) -> Vec<u64> {
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(Vec::new());
+    let some = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            if let Err(why) = work(seed) {
+                eprintln!("{why}");
+                failed.lock().expect("no panic here").push(seed);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(some);
+        some();
+    });
+    let mut failed = failed.into_inner().expect("no panic here");
+    failed.sort_unstable();
+    failed
+}
+
 #[test]
 fn every_seed_keeps_what_it_acknowledged_and_runs_the_same_twice() {
     let seeds = if let Some(seed) = number("SIM_SEED") {
         seed..seed + 1
     } else {
         let first = number("SIM_FIRST").unwrap_or(1);
-        first..first + number("SIM_SEEDS").unwrap_or(30)
+        first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
     };
-    let mut failed = Vec::new();
-    for seed in seeds {
+    let failed = each(seeds, |seed| {
         let plan = Plan::new(seed);
+        let again = format!("  repeat: SIM_SEED={seed} cargo test --test simulation every_seed");
         let (trace, result) = run(&plan);
-        let again = format!("SIM_SEED={seed} cargo test --test simulation every_seed");
-        match result {
-            Err(why) => {
-                eprintln!("seed {seed}: {why}\n  repeat: {again}");
-                failed.push(seed);
-            }
-            Ok(cluster) => {
-                println!("seed {seed}: {} lines {:?}", trace.len(), cluster.counts);
-                let (second, _) = run(&plan);
-                if let Some(line) = trace.difference(&second) {
-                    eprintln!(
-                        "seed {seed}: line {line} differs the second time\n  repeat: {again}"
-                    );
-                    failed.push(seed);
-                }
-            }
+        let cluster = result.map_err(|why| format!("seed {seed}: {why}\n{again}"))?;
+        println!("seed {seed}: {} lines {:?}", trace.len(), cluster.counts);
+        if number("SIM_ONCE").is_some() {
+            return Ok(());
         }
-    }
+        let (second, _) = run(&plan);
+        match trace.difference(&second) {
+            None => Ok(()),
+            Some(line) => Err(format!(
+                "seed {seed}: line {line} differs the second time\n{again}"
+            )),
+        }
+    });
     assert!(failed.is_empty(), "failed seeds: {failed:?}");
 }
 

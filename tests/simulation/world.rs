@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use momo::base::id::{NodeId, Ticket};
+use momo::base::digest::Sha256;
+use momo::base::id::{NodeId, OperationId, Ticket};
 use momo::base::table::{MemoryTables, Tables};
 use momo::core::catalog;
 use momo::core::node::{Answered, Append, Effect, Fatal, LogRecord, Memory, Recovered};
 use momo::engine::driver::World;
 use momo::wire::command::Birth;
-use momo::wire::peer::{Message, SnapshotHead};
+use momo::wire::peer::{Fetch as Order, Message, SnapshotHead};
 
 /// What the effects of a turn ask of the rest of the simulation.
 #[allow(clippy::large_enum_variant)]
@@ -29,6 +30,12 @@ pub enum Asked {
     Born(Birth),
     /// Entries were handed to the log.
     Appended(Vec<LogRecord>),
+    /// An object may be garbage.
+    Unreferenced(Sha256),
+    /// An upload's fate is known.
+    Settled(OperationId),
+    /// A copy is to be made here.
+    StartFetch(Order, NodeId),
 }
 
 /// A log file.
@@ -95,7 +102,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The oldest work is done; the number to report, and the entries that are on disk by that.
+    /// The oldest work is done: all of it or nothing, because the log frames what is written together and cuts off a torn frame; the number to report, and the entries that are on disk by that.
     pub fn complete(&mut self) -> (Option<u64>, Vec<LogRecord>) {
         match self.pending.pop_front() {
             None => (None, Vec::new()),
@@ -258,10 +265,12 @@ impl World for Machine {
             Effect::Say { event, text, .. } => {
                 self.asked.push(Asked::Say(format!("{event}: {text}")));
             }
-            Effect::Touched { .. }
-            | Effect::Unreferenced { .. }
-            | Effect::Settled { .. }
-            | Effect::StartFetch { .. } => {}
+            Effect::Unreferenced { sha256 } => self.asked.push(Asked::Unreferenced(sha256)),
+            Effect::Settled { upload } => self.asked.push(Asked::Settled(upload)),
+            Effect::StartFetch { fetch, leader } => {
+                self.asked.push(Asked::StartFetch(fetch, leader));
+            }
+            Effect::Touched { .. } => {}
         }
         Ok(())
     }

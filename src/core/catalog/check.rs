@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::once::{Standing, standing};
 use super::{counting, members, query};
+use crate::base::canary::{self, Canary};
 use crate::base::digest::EMPTY_SHA256;
 use crate::base::id::NodeId;
 use crate::base::limit::FILE_BYTES;
@@ -182,23 +183,25 @@ pub(super) fn given_up() -> Reply {
     }
 }
 
-/// The copies that count: on members that are not declared dead, sorted, each once.
+/// The copies that count: on members that are not declared dead, in directories that these have in service (rule R9), sorted, each once.
 pub(super) fn counted(tables: &dyn Tables, part: &PlacedPart) -> Result<Vec<Copy>, TableError> {
-    let nodes: BTreeSet<NodeId> = part.copies.iter().map(|copy| copy.node).collect();
-    let mut members = BTreeSet::new();
-    for node in nodes {
-        let counts = |record: NodeRecord| record.administrative != Administrative::Dead;
-        if query::node(tables, node)?.is_some_and(counts) {
-            members.insert(node);
+    let mut copies = BTreeSet::new();
+    for copy in &part.copies {
+        // A member that has not registered yet has said nothing of its directories.
+        let counts = |record: NodeRecord| {
+            record.administrative != Administrative::Dead
+                && (record.dirs.is_empty() || in_service(&record, copy))
+        };
+        if query::node(tables, copy.node)?.is_some_and(counts) {
+            copies.insert(*copy);
         }
     }
-    let copies: BTreeSet<Copy> = part
-        .copies
-        .iter()
-        .filter(|copy| members.contains(&copy.node))
-        .copied()
-        .collect();
     Ok(copies.into_iter().collect())
+}
+
+/// Whether the member has the copy's directory in service.
+fn in_service(record: &NodeRecord, copy: &Copy) -> bool {
+    canary::is(Canary::CountStaleCopy) || record.dirs.contains(&copy.dir)
 }
 
 /// A refusal, in the form in which judgements are passed on.
@@ -297,7 +300,7 @@ fn refuse_copy(tables: &dyn Tables, copy: &Copy) -> Result<Option<Reply>, TableE
             Code::Conflict,
             format!("node {} is declared dead", copy.node),
         ),
-        Some(record) if !record.dirs.contains(&copy.dir) => {
+        Some(record) if !in_service(&record, copy) => {
             let message = format!(
                 "node {} has no directory {} in service",
                 copy.node, copy.dir

@@ -188,6 +188,17 @@ pub(super) fn standing(tables: &dyn Tables, upload: OperationId) -> Result<Stand
     })
 }
 
+/// Whether an upload may still be put. One that many later uploads of the same start have passed counts as settled:
+/// its fate need not be remembered any more.
+pub(super) fn is_pending(tables: &dyn Tables, upload: OperationId) -> Result<bool, TableError> {
+    Ok(match standing(tables, upload)? {
+        Standing::Put(_) | Standing::Over => false,
+        Standing::Early => true,
+        Standing::Open => uploads(tables, upload.node)?
+            .is_none_or(|known| known.boot != upload.boot || upload.sequence >= known.tail),
+    })
+}
+
 /// Records the fate of an upload that stands [`Standing::Open`].
 pub(super) fn settle(
     tables: &mut Overlay<'_>,

@@ -3,7 +3,7 @@
 pub use super::counting::{Discounts, discounts, is_recounting};
 use super::meta;
 use crate::base::digest::Sha256;
-use crate::base::id::{Boot, ClusterId, NodeId, Version};
+use crate::base::id::{Boot, ClusterId, NodeId, OperationId, Version};
 use crate::base::limit::{NODES, VERSIONS_KEPT};
 use crate::base::path::FilePath;
 use crate::base::table::{Row, Table, TableError, Tables};
@@ -110,6 +110,11 @@ pub fn holders(tables: &dyn Tables, record: &FileRecord) -> Result<Vec<Vec<NodeI
         parts.push(holding);
     }
     Ok(parts)
+}
+
+/// Whether an upload may still be put, and what was acknowledged for it must stay (rule R5).
+pub fn is_pending(tables: &dyn Tables, upload: OperationId) -> Result<bool, TableError> {
+    super::once::is_pending(tables, upload)
 }
 
 /// How many objects have fewer copies than wanted.

@@ -5,6 +5,7 @@ use raft::RawNode;
 use raft::eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, HardState, Message, Snapshot};
 
 use super::{Consensus, Progressed};
+use crate::base::canary::{self, Canary};
 use crate::base::id::NodeId;
 use crate::core::log::Log;
 use crate::core::node::{Append, Effect, Fatal, Level, LogRecord};
@@ -56,7 +57,7 @@ impl Consensus {
             }
             Self::send(turn, done.messages);
         }
-        if let Some(ready) = ready {
+        if let Some(ready) = ready.filter(|_| !canary::is(Canary::ForgetLightReady)) {
             self.with(|raw| raw.on_persist_ready(ready));
         }
         if let Some(head) = &installed {
@@ -148,6 +149,7 @@ impl Consensus {
             "entries are applied once and in order"
         );
         for entry in committed {
+            let (at, of) = (entry.index, entry.term);
             match entry.get_entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => into.commands.push((entry.index, entry.data.to_vec())),
@@ -156,14 +158,14 @@ impl Consensus {
                         Fatal::Damaged(format!("change at {} does not parse: {error}", entry.index))
                     })?;
                     self.reconfigured(|raw| raw.apply_conf_change(&change));
-                    into.reconfigured = true;
+                    into.changes.push(self.head_at(at, of));
                 }
                 EntryType::EntryConfChangeV2 => {
                     let change = ConfChangeV2::parse_from_bytes(&entry.data).map_err(|error| {
                         Fatal::Damaged(format!("change at {} does not parse: {error}", entry.index))
                     })?;
                     self.reconfigured(|raw| raw.apply_conf_change(&change));
-                    into.reconfigured = true;
+                    into.changes.push(self.head_at(at, of));
                 }
             }
         }
@@ -176,6 +178,15 @@ impl Consensus {
             raw.advance_apply_to(index);
         });
         Ok(())
+    }
+
+    /// The configuration as it is now, at an entry.
+    fn head_at(&self, index: u64, term: u64) -> SnapshotHead {
+        SnapshotHead {
+            index,
+            term,
+            ..self.head.clone()
+        }
     }
 
     /// A change that cannot be made is the same no change on every node.
@@ -213,7 +224,8 @@ impl Consensus {
                 number: self.number,
             });
         }
-        let bare_install = staged.install.is_some() && staged.entries.is_empty();
+        let installs = staged.install.is_some();
+        let bare_install = installs && staged.entries.is_empty();
         if !bare_install {
             let mut hard_state = staged.hard_state;
             let state = self.raw.raft.hard_state();
@@ -237,6 +249,9 @@ impl Consensus {
             installed: staged.install,
             messages: staged.messages,
         });
+        if canary::is(Canary::AcknowledgeBeforeSync) && !installs {
+            self.persisted(turn, self.number);
+        }
         Ok(())
     }
 

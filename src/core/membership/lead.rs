@@ -223,7 +223,7 @@ impl Membership {
             .collect()
     }
 
-    /// Whether a learner has caught up, by its own word too when it was taken in during this lead: acknowledgements of its former life may still have been on their way.
+    /// Whether a learner has caught up, by its own word too: acknowledgements of its former life may still have been on their way, and one that waits to be taken in says nothing of any tables.
     fn fit(&self, node: NodeId, raft: &Consensus) -> bool {
         let Some(peer) = self.peers.get(&node) else {
             return false;
@@ -233,11 +233,7 @@ impl Membership {
             peer.applied
                 .is_some_and(|(of, applied)| Some(of) == boot && applied >= floor)
         };
-        raft.caught_up(node)
-            && self
-                .floors
-                .get(&node)
-                .is_none_or(|floor| by_its_word(*floor))
+        raft.caught_up(node) && by_its_word(self.floors.get(&node).copied().unwrap_or(1))
     }
 }
 

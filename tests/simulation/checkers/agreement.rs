@@ -54,19 +54,6 @@ impl Agreement {
     pub fn last(&self) -> u64 {
         self.applied.keys().next_back().copied().unwrap_or(1)
     }
-
-    /// The entries that were applied, in order.
-    pub fn committed(&self) -> Result<Vec<&LogRecord>, String> {
-        let mut records = Vec::new();
-        for (next, (index, term)) in (2..).zip(&self.applied) {
-            if *index != next {
-                return Err(format!("nobody applied {next} before {index}"));
-            }
-            let record = self.entries.get(&(*index, *term));
-            records.push(record.ok_or(format!("the entry applied at {index} was never logged"))?);
-        }
-        Ok(records)
-    }
 }
 
 fn fingerprint(tables: &MemoryTables) -> u64 {

@@ -2,4 +2,9 @@
 
 pub mod agreement;
 pub mod answers;
+pub mod copies;
 pub mod leaders;
+pub mod leaks;
+pub mod order;
+pub mod storm;
+pub mod truth;
