@@ -469,7 +469,9 @@ impl Node {
             self.reads.deadline(),
             self.health.deadline(),
             self.repair.deadline(),
-            self.checkpoints.deadline(self.applied()),
+            self.checkpoints
+                .deadline(self.applied())
+                .filter(|_| !self.is_installing()),
         ]
         .into_iter()
         .flatten()
@@ -514,6 +516,11 @@ impl Node {
             nodes: self.health.overview(),
             repair: self.repair.progress(),
         }
+    }
+
+    fn is_installing(&self) -> bool {
+        let raft = self.consensus.as_ref();
+        raft.is_some_and(Consensus::is_installing)
     }
 
     fn applied(&self) -> u64 {
@@ -747,8 +754,11 @@ impl Node {
             self.requests(turn, &up)?;
             let more = self.consensus.as_ref().is_some_and(Consensus::has_more);
             if !more {
-                let applied = self.applied();
-                self.checkpoints.work(turn, applied);
+                // What is put in place by a snapshot is durable with it.
+                if !self.is_installing() {
+                    let applied = self.applied();
+                    self.checkpoints.work(turn, applied);
+                }
                 return Ok(());
             }
         }

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::base::id::Boot;
 
-    const GRACE: Duration = Duration::from_secs(120);
+    const GRACE: Duration = Duration::from_mins(2);
 
     /// A cluster as the seats see it.
     struct Table {

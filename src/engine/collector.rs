@@ -317,6 +317,23 @@ fn disown_all(engine: &Arc<Engine>, lost: &[Sha256]) -> bool {
     all_done.into_inner()
 }
 
+/// The uploads that an object was brought for, and whether they may still be put. Those of this start hold it already, or
+/// are settled, and nobody would settle them again.
+fn uploads_of(
+    engine: &Engine,
+    sha256: &Sha256,
+    last: OperationId,
+) -> Result<Vec<(OperationId, bool)>, String> {
+    let mut uploads = engine.objects.held(sha256).map_err(|e| e.to_string())?;
+    uploads.push(last);
+    uploads.retain(|upload| (upload.node, upload.boot) != (engine.node(), engine.boot));
+    let pending = |upload| query::is_pending(&engine.tables, upload).map_err(|e| e.to_string());
+    uploads
+        .into_iter()
+        .map(|upload| Ok((upload, pending(upload)?)))
+        .collect()
+}
+
 /// Makes a candidate of every object that the catalog does not count here, and holds what an earlier start acknowledged
 /// for uploads that may still be put; false when the walk could not be finished.
 fn walk_all(engine: &Arc<Engine>) -> bool {
@@ -328,17 +345,20 @@ fn walk_all(engine: &Arc<Engine>) -> bool {
             node: engine.node(),
             dir: stat.dir,
         };
-        let known = query::object(&engine.tables, &sha256).and_then(|object| {
-            let counted = object.is_some_and(|object| object.copies.contains(&copy));
-            Ok((counted, query::is_pending(&engine.tables, stat.upload)?))
+        let known = uploads_of(engine, &sha256, stat.upload).and_then(|pending| {
+            let object = query::object(&engine.tables, &sha256).map_err(|e| e.to_string())?;
+            Ok((
+                pending,
+                object.is_some_and(|object| object.copies.contains(&copy)),
+            ))
         });
-        // One of this start is held already, or it is settled, and nobody would settle it again.
-        let own = (stat.upload.node, stat.upload.boot) == (engine.node(), engine.boot);
         match known {
-            Ok((counted, pending)) => {
-                // Its upload may still be put: held until that is settled (rule R5), also while other names make it count.
-                if !own && (pending || !counted) {
-                    engine.pins.pin(stat.upload, sha256);
+            Ok((uploads, counted)) => {
+                // They may still be put: held until that is settled (rule R5), also while other names make it count.
+                for (upload, pending) in uploads {
+                    if pending || !counted {
+                        engine.pins.pin(upload, sha256);
+                    }
                 }
                 if !counted {
                     engine.candidates.add(sha256);

@@ -51,28 +51,39 @@ pub fn examine(
     let Some(object) = known else {
         return Ok(Examined::NotHere);
     };
-    let (mut here, mut bad, mut dropped) = (false, false, 0);
+    let lost = lost_dirs(engine);
+    let (mut here, mut bad, mut later, mut dropped) = (false, false, false, 0);
     for copy in &object.copies {
         if copy.node != engine.node() {
             continue;
         }
         here = true;
-        if engine.pins.is_pinned(&sha256) {
+        let is_dir = engine.dirs.dirs.iter().any(|dir| dir.id == copy.dir);
+        let wrong = if !is_dir || lost.contains(&copy.dir) {
+            // Rule R9: whatever comes in comes into another directory. As long as it counts it stands for a copy that is none.
+            Verdict::Missing
+        } else if engine.pins.is_pinned(&sha256) {
             // Bytes for it are just coming in: what is bad now may be good then.
-            return Ok(Examined::Later);
-        }
-        let wrong = match look(engine, &sha256, &object, *copy, pace).map_err(store_failed)? {
-            Verdict::Whole => continue,
-            Verdict::Stopped => return Ok(Examined::Later),
-            wrong => wrong,
+            later = true;
+            continue;
+        } else {
+            match look(engine, &sha256, &object, *copy, pace).map_err(store_failed)? {
+                Verdict::Whole => continue,
+                Verdict::Stopped => return Ok(Examined::Later),
+                wrong => wrong,
+            }
         };
         bad = true;
         dropped += usize::from(drop_copy(engine, sha256, &object, *copy, &wrong)?);
     }
-    Ok(match (here, bad) {
-        (false, _) => Examined::NotHere,
-        (true, false) => Examined::Whole,
-        (true, true) => Examined::Bad(dropped),
+    if bad && later {
+        engine.candidates.lost(sha256);
+    }
+    Ok(match (here, bad, later) {
+        (false, ..) => Examined::NotHere,
+        (true, true, _) => Examined::Bad(dropped),
+        (true, false, true) => Examined::Later,
+        (true, false, false) => Examined::Whole,
     })
 }
 
@@ -88,9 +99,6 @@ fn look(
     copy: Copy,
     pace: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Verdict, StoreError> {
-    if lost_dirs(engine).contains(&copy.dir) {
-        return Ok(Verdict::Missing);
-    }
     let mut look = || engine.objects.examine(sha256, copy.dir, object.size, pace);
     let verdict = look()?;
     if matches!(verdict, Verdict::Missing) && take_back(engine, sha256, copy) {

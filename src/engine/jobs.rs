@@ -179,7 +179,10 @@ fn pull(
         return Err(io::Error::other("its bytes have another digest"));
     }
     engine.pins.pin(upload, fetch.sha256);
-    let dir = incoming.seal(&fetch.sha256).map_err(store_failed)?;
+    let others = || engine.pins.others(upload, &fetch.sha256);
+    let dir = incoming
+        .seal(&fetch.sha256, &others)
+        .map_err(store_failed)?;
     Ok(Copy {
         node: engine.node(),
         dir,

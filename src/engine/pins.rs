@@ -62,6 +62,21 @@ impl Pins {
         self.held.lock().count.contains_key(sha256)
     }
 
+    /// The uploads other than `upload` that hold the object.
+    pub fn others(&self, upload: OperationId, sha256: &Sha256) -> Vec<OperationId> {
+        let held = self.held.lock();
+        if held.count.get(sha256).is_none_or(|count| *count < 2) {
+            return Vec::new();
+        }
+        let holding = held
+            .by_upload
+            .iter()
+            .filter(|(id, other)| **id != upload && other.objects.contains(sha256));
+        let mut others: Vec<OperationId> = holding.map(|(id, _)| *id).collect();
+        others.sort_unstable();
+        others
+    }
+
     /// Uploads that have held something for longer than `grace`, except those of this start of this node, which settle
     /// themselves: the note that settled them may have been skipped by a snapshot.
     pub fn overdue(&self, node: NodeId, boot: Boot, grace: Duration) -> Vec<OperationId> {
@@ -108,8 +123,10 @@ mod tests {
         pins.pin(upload(1), object);
         pins.pin(upload(1), object);
         pins.pin(upload(2), object);
+        assert_eq!(pins.others(upload(2), &object), [upload(1)]);
         assert_eq!(pins.settle(upload(1)), [object]);
         assert!(pins.is_pinned(&object));
+        assert!(pins.others(upload(2), &object).is_empty());
         assert_eq!(pins.holders(&object)[0].0, upload(2));
         assert_eq!(pins.holders(&object).len(), 1);
         assert_eq!(pins.settle(upload(2)), [object]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::id::NodeId;
-use crate::base::limit::BLOCK_BYTES;
+use crate::base::limit::{BLOCK_BYTES, NODES};
 use crate::base::table::{Table, TableError, Tables};
 use crate::core::catalog;
 use crate::core::node::Event;
@@ -180,6 +180,10 @@ pub(super) fn find(engine: &Engine, objects: &[Sought]) -> Result<Answer, String
     Ok(Answer::Found { objects: found })
 }
 
+fn count(hops: &[Hop]) -> usize {
+    hops.iter().map(|hop| 1 + count(&hop.next)).sum()
+}
+
 /// A hop: writes what comes, passes it on, syncs at the end, answers for itself and those behind it.
 fn store(
     engine: &Arc<Engine>,
@@ -188,9 +192,9 @@ fn store(
     size: u64,
     next: &[Hop],
 ) -> io::Result<()> {
-    if size == 0 || size > crate::base::limit::FILE_BYTES {
+    if size == 0 || size > crate::base::limit::FILE_BYTES || count(next) > usize::from(NODES) {
         stream.send(&Answer::Error {
-            message: "a size no object has".to_owned(),
+            message: "a size no object has, or more hops than there can be nodes".to_owned(),
         })?;
         return Err(io::ErrorKind::InvalidData.into());
     }

@@ -84,21 +84,18 @@ mod tests {
             let progress = Progress {
                 done: done * block,
                 total: blocks * block,
-                elapsed: now - start,
+                elapsed: now.saturating_sub(start),
             };
             now += pace.wait(now, block, progress, hard);
         }
-        now - start
+        now.saturating_sub(start)
     }
 
     #[test]
     fn a_pass_is_spread_over_its_time() {
         let spread = Duration::from_hours(7 * 24);
         let took = pass(&mut Pace::new(1 << 30, spread), 256 * 1024, 10_000, false);
-        assert!(
-            took >= spread - SECOND && took <= spread + SECOND,
-            "{took:?}"
-        );
+        assert!(took.abs_diff(spread) <= SECOND, "{took:?}");
     }
 
     #[test]
@@ -129,7 +126,7 @@ mod tests {
         let late = |done| Progress {
             done,
             total: 1000,
-            elapsed: Duration::from_secs(900),
+            elapsed: Duration::from_mins(15),
         };
         let now = Duration::from_secs(5);
         assert_eq!(pace.wait(now, 1 << 20, late(1), false), SECOND);

@@ -192,7 +192,8 @@ impl Intake {
         }
         if let Some(incoming) = self.incoming.take() {
             self.engine.pins.pin(self.upload, sha256);
-            match incoming.seal(&sha256) {
+            let others = || self.engine.pins.others(self.upload, &sha256);
+            match incoming.seal(&sha256, &others) {
                 Ok(dir) => landed.copies.push(Copy {
                     node: self.engine.node(),
                     dir,

@@ -443,7 +443,7 @@ mod tests {
     #[test]
     fn time_in_which_the_supervisor_stood_still_is_no_silence() {
         let mut watch = up();
-        watch.excuse(Duration::from_secs(3_600));
+        watch.excuse(Duration::from_hours(1));
         assert_eq!(watch.poll(at(3_601)), None);
         assert!(watch.poll(at(3_605)).is_some());
     }

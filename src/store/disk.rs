@@ -337,6 +337,11 @@ pub fn attribute<const N: usize>(file: impl AsFd, name: &str) -> io::Result<Opti
     }
 }
 
+/// Gives the owner the permission to write: 0644.
+pub fn make_writable(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(0o644))?)
+}
+
 /// Takes the write permissions away: 0444.
 pub fn make_read_only(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(0o444))?)

@@ -213,7 +213,12 @@ impl Ground {
                         .and_then(|mut text| text.ask_lines("STATUS"))
                         .is_ok_and(|lines| {
                             let has = |line: &str| lines.iter().any(|other| other == line);
-                            has("state ready") && has("under_replicated 0")
+                            let counting = |line: &String| {
+                                line.starts_with("repair ") && line.contains(" counting")
+                            };
+                            has("state ready")
+                                && has("under_replicated 0")
+                                && !lines.iter().any(counting)
                         })
                 })
             });

@@ -87,7 +87,7 @@ fn seal(objects: &Objects, bytes: &[u8], sequence: u64) -> Sha256 {
         incoming.write(block, crc32c(block)).expect("a block");
     }
     let sha = sha256(bytes);
-    incoming.seal(&sha).expect("sealed");
+    incoming.seal(&sha, &Vec::new).expect("sealed");
     sha
 }
 

@@ -19,7 +19,7 @@ use momo::wire::record::{Administrative, Copy, Mode, Part};
 use crate::checkers::copies::Copies;
 use crate::clients::{Content, Request};
 use crate::cluster::{Cluster, Happening};
-use crate::plan::below;
+use crate::plan::{Plan, below};
 use crate::shelves::File;
 
 /// How long a thread waits for a commit.
@@ -426,8 +426,14 @@ impl Cluster {
 
     /// An object is durable in its place.
     pub fn place(&mut self, node: NodeId, dir: DirId, sha256: Sha256, file: File) {
+        // It takes the place of what was brought for others, and is theirs too.
+        let pins = &self.daemon(node).pins;
+        let others = pins
+            .iter()
+            .filter(|(upload, (_, held))| **upload != file.upload && held.contains(&sha256));
+        let held: Vec<OperationId> = others.map(|(upload, _)| *upload).collect();
         let shelves = self.shelves.get_mut(&node).expect("shelves");
-        shelves.place(dir, sha256, file);
+        shelves.place(dir, sha256, file, held);
         self.copies.placed(node, dir, sha256);
     }
 
@@ -681,7 +687,7 @@ impl Cluster {
         {
             return Ok(());
         }
-        let register = self.plan.registration(node, boot, dirs);
+        let register = Plan::registration(node, boot, dirs);
         self.errand(node, Errand::Register, Some(register))
     }
 
@@ -732,8 +738,12 @@ impl Cluster {
             let copy = Copy { node, dir };
             let object = query::object(tables, &sha256).expect("tables in memory");
             let counted = object.is_some_and(|object| object.copies.contains(&copy));
-            let pending = query::is_pending(tables, file.upload).expect("tables in memory");
-            found.push((sha256, file.upload, counted, pending));
+            let mut uploads = self.shelves[&node].held(dir, &sha256);
+            uploads.push(file.upload);
+            for upload in uploads {
+                let pending = query::is_pending(tables, upload).expect("tables in memory");
+                found.push((sha256, upload, counted, pending));
+            }
         }
         let walked = (report.snapshot, self.shelves[&node].ids());
         let daemon = self.daemon(node);

@@ -145,7 +145,7 @@ impl Plan {
     }
 
     /// What a node says of itself.
-    pub fn registration(&self, node: NodeId, boot: Boot, dirs: Vec<DirId>) -> Operation {
+    pub fn registration(node: NodeId, boot: Boot, dirs: Vec<DirId>) -> Operation {
         Operation::Register {
             node,
             name: format!("n{node}"),

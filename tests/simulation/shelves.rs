@@ -19,6 +19,7 @@ pub struct File {
 #[derive(Clone, Debug, Default)]
 pub struct Shelves {
     dirs: BTreeMap<DirId, BTreeMap<Sha256, File>>,
+    held: BTreeMap<(DirId, Sha256), Vec<OperationId>>,
     /// Nothing new fits.
     pub full: bool,
     /// Writes fail.
@@ -29,6 +30,7 @@ impl Shelves {
     /// Empty directories of these ids.
     pub fn new(ids: impl IntoIterator<Item = DirId>) -> Self {
         Self {
+            held: BTreeMap::new(),
             dirs: ids.into_iter().map(|id| (id, BTreeMap::new())).collect(),
             full: false,
             failing: false,
@@ -49,10 +51,17 @@ impl Shelves {
     }
 
     /// A file takes its place, and that of an older one of the same name (rule R7).
-    pub fn place(&mut self, dir: DirId, sha256: Sha256, file: File) {
+    /// Puts a file under its name; `held` are the other uploads that hold it now.
+    pub fn place(&mut self, dir: DirId, sha256: Sha256, file: File, held: Vec<OperationId>) {
         if let Some(files) = self.dirs.get_mut(&dir) {
             files.insert(sha256, file);
+            self.held.insert((dir, sha256), held);
         }
+    }
+
+    /// The other uploads that a file was held for when it got its name.
+    pub fn held(&self, dir: DirId, sha256: &Sha256) -> Vec<OperationId> {
+        self.held.get(&(dir, *sha256)).cloned().unwrap_or_default()
     }
 
     pub fn file(&self, dir: DirId, sha256: &Sha256) -> Option<&File> {

@@ -354,6 +354,12 @@ impl Consensus {
             {
                 return Stepped::Taken;
             }
+            // raft-rs takes it for granted, and panics.
+            MessageType::MsgAppend if !is_without_gaps(&message) => {
+                let text = format!("from node {from}: entries with gaps");
+                turn.say(Level::Warn, "raft_message_bad", text);
+                return Stepped::Taken;
+            }
             MessageType::MsgHeartbeat
                 if message.term >= term && message.commit > self.last_index() =>
             {
@@ -416,6 +422,17 @@ impl Consensus {
     }
 }
 
+/// Whether the entries of an append follow one another, and what they are appended to.
+fn is_without_gaps(message: &Message) -> bool {
+    let (mut index, mut term) = (message.index, message.log_term);
+    message.entries.iter().all(|entry| {
+        let follows = index.checked_add(1) == Some(entry.index);
+        let later = term <= entry.term && entry.term <= message.term;
+        (index, term) = (entry.index, entry.term);
+        follows && later
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,6 +442,35 @@ mod tests {
     use crate::core::log::configuration;
     use crate::wire::peer::Message as PeerMessage;
     use raft::eraftpb::Entry;
+
+    #[test]
+    fn an_append_with_gaps_or_terms_out_of_order_is_not_taken() {
+        let append = |index: u64, entries: &[(u64, u64)]| {
+            let entry = |(index, term): &(u64, u64)| Entry {
+                index: *index,
+                term: *term,
+                ..Entry::default()
+            };
+            let mut message = Message {
+                index,
+                log_term: 2,
+                term: 5,
+                ..Message::default()
+            };
+            message.entries = entries.iter().map(entry).collect::<Vec<_>>().into();
+            is_without_gaps(&message)
+        };
+        assert!(append(7, &[]) && append(7, &[(8, 2), (9, 5)]));
+        for bad in [
+            &[(9, 2)][..],
+            &[(8, 2), (10, 2)],
+            &[(8, 3), (9, 2)],
+            &[(8, 6)],
+        ] {
+            assert!(!append(7, bad), "{bad:?}");
+        }
+        assert!(!append(u64::MAX, &[(0, 2)]));
+    }
 
     fn raft(node: u16, log: Log) -> Consensus {
         let settings = Settings::new(NodeId(node), Boot(1), 7, ClusterId(1));

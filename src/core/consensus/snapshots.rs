@@ -85,6 +85,12 @@ impl Consensus {
         (self.leads() && progress.state == ProgressState::Snapshot).then_some(progress.matched)
     }
 
+    /// Whether a snapshot is on its way into the tables: they stand further than [`Consensus::head`] says.
+    pub fn is_installing(&self) -> bool {
+        let under_way = || self.under_way.iter().any(|work| work.installed.is_some());
+        self.staged.install.is_some() || under_way()
+    }
+
     /// Offers snapshots again that were not answered, so that no peer stays paused.
     pub(super) fn offer_again(&mut self, now: Mono) {
         let peers: Vec<u64> = self.raw.raft.prs().iter().map(|(id, _)| *id).collect();

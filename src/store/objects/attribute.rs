@@ -21,6 +21,46 @@ pub(super) const NOBODY: OperationId = OperationId {
     sequence: 0,
 };
 
+/// The attribute that names the other uploads an object was held for when it was sealed (rule R5): most have none.
+pub(super) const HELD: &str = "user.momo.held";
+/// Of so many, the last: as many as fit into a block of ext4.
+const HELD_KEPT: usize = 200;
+const ID_BYTES: usize = 18;
+
+/// Uploads as an attribute: `node(2) boot(8) sequence(8)` each, then the CRC32C of all that.
+pub(super) fn encode_held(uploads: &[OperationId]) -> Vec<u8> {
+    let from = uploads.len().saturating_sub(HELD_KEPT);
+    let ids = uploads.get(from..).unwrap_or_default().iter();
+    let mut bytes: Vec<u8> = ids.flat_map(|upload| upload.key()).collect();
+    let crc = crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+/// None for anything that `encode_held` did not make.
+pub(super) fn decode_held(bytes: &[u8]) -> Vec<OperationId> {
+    let Some((ids, crc)) = bytes.split_last_chunk::<4>() else {
+        return Vec::new();
+    };
+    if crc32c(ids).to_be_bytes() != *crc {
+        return Vec::new();
+    }
+    let id = |bytes: &[u8]| {
+        Some(OperationId {
+            node: NodeId(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?)),
+            boot: Boot(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)),
+            sequence: u64::from_be_bytes(bytes.get(10..18)?.try_into().ok()?),
+        })
+    };
+    ids.chunks_exact(ID_BYTES).filter_map(id).collect()
+}
+
+/// The other uploads that an open file was held for.
+pub(super) fn held_of(file: impl AsFd) -> io::Result<Vec<OperationId>> {
+    let value = disk::attribute::<{ HELD_KEPT * ID_BYTES + 4 }>(file, HELD)?;
+    Ok(value.map(|value| decode_held(&value)).unwrap_or_default())
+}
+
 /// What stands beside the bytes: `1 sha(32) size(8) node(2) boot(8) sequence(8) crc(4) crc-of-these(4)`, big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attribute {
@@ -107,5 +147,29 @@ pub(super) fn checksum_of(crcs: &[u32]) -> u32 {
     match crcs {
         [only] => *only,
         several => crc32c(&list_bytes(several)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_an_object_is_held_for_come_back_and_nonsense_is_none() {
+        let upload = |sequence| OperationId {
+            node: NodeId(3),
+            boot: Boot(1 << 40),
+            sequence,
+        };
+        let held: Vec<OperationId> = (0..3).map(upload).collect();
+        let bytes = encode_held(&held);
+        assert_eq!(decode_held(&bytes), held);
+        let mut torn = bytes.clone();
+        torn[5] ^= 1;
+        for bad in [&torn[..], &bytes[1..], &bytes[..3], &[]] {
+            assert_eq!(decode_held(bad), []);
+        }
+        let many: Vec<OperationId> = (0..1_000).map(upload).collect();
+        assert_eq!(decode_held(&encode_held(&many)), many[1_000 - HELD_KEPT..]);
     }
 }

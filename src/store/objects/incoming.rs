@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::disk::{self, LinkOutcome};
-use super::attribute::{ATTRIBUTE, Attribute, checksum_of};
+use super::attribute::{ATTRIBUTE, Attribute, HELD, checksum_of, encode_held};
 use super::directory::{Directory, object_path};
 use super::model::{Durability, StoreError};
 use super::shared::Shared;
@@ -65,13 +65,21 @@ impl Incoming {
     }
 
     /// Keeps the object under `sha`: durable when it returns. The directory is the one `create` chose. The caller has
-    /// pinned `sha` before (rule R5): what nothing refers to may be removed at any time.
-    pub fn seal(self, sha: &Sha256) -> Result<DirId, StoreError> {
+    /// pinned `sha` before (rule R5): what nothing refers to may be removed at any time. `held` says which other uploads
+    /// hold these bytes now: the file takes the place of the one that was brought for them, so that it is theirs too, and
+    /// a start knows it.
+    pub fn seal(
+        self,
+        sha: &Sha256,
+        held: &dyn Fn() -> Vec<OperationId>,
+    ) -> Result<DirId, StoreError> {
         if self.written != self.size {
             return Err(StoreError::WrongLength);
         }
         let dir = self.directory();
-        let sealed = self.describe(sha).and_then(|()| self.keep(dir, sha));
+        let known = held();
+        let sealed = self.describe(sha, &known);
+        let sealed = sealed.and_then(|()| self.keep(dir, sha, known, held));
         sealed.map_err(|error| dir.blame(error))?;
         Ok(dir.id)
     }
@@ -92,7 +100,7 @@ impl Incoming {
         Ok(())
     }
 
-    fn describe(&self, sha: &Sha256) -> io::Result<()> {
+    fn describe(&self, sha: &Sha256, held: &[OperationId]) -> io::Result<()> {
         let attribute = Attribute {
             sha: *sha,
             size: self.size,
@@ -100,10 +108,32 @@ impl Incoming {
             crc: checksum_of(&self.crcs),
         };
         disk::set_attribute(&self.file, ATTRIBUTE, &attribute.encode())?;
+        if !held.is_empty() {
+            disk::set_attribute(&self.file, HELD, &encode_held(held))?;
+        }
         disk::make_read_only(&self.file)
     }
 
-    fn keep(&self, dir: &Directory, sha: &Sha256) -> io::Result<()> {
+    /// Under the object's lock, before the file takes a name: whether others came to hold these bytes since `known`, which
+    /// the file says then.
+    fn hold(&self, known: &mut Vec<OperationId>, now: Vec<OperationId>) -> io::Result<bool> {
+        let more = now.iter().any(|upload| !known.contains(upload));
+        if more {
+            disk::make_writable(&self.file)?;
+            disk::set_attribute(&self.file, HELD, &encode_held(&now))?;
+            disk::make_read_only(&self.file)?;
+            *known = now;
+        }
+        Ok(more)
+    }
+
+    fn keep(
+        &self,
+        dir: &Directory,
+        sha: &Sha256,
+        mut known: Vec<OperationId>,
+        held: &dyn Fn() -> Vec<OperationId>,
+    ) -> io::Result<()> {
         let durability = self.shared.durability;
         let sync = |file: &File| match durability {
             Durability::Full => disk::sync_all(file),
@@ -122,7 +152,8 @@ impl Incoming {
                 Ok(None) => {
                     hidden = true;
                     dir.unsealed.lock().push(*sha);
-                    disk::link(&dir.tmp, &self.name, &dir.objects, &path)
+                    self.hold(&mut known, held())
+                        .and_then(|_| disk::link(&dir.tmp, &self.name, &dir.objects, &path))
                 }
                 Err(error) => Err(error),
             }
@@ -132,6 +163,9 @@ impl Incoming {
             if outcome != LinkOutcome::Linked {
                 // Rule R7: what has the name may be worth nothing; what takes it is durable by now.
                 let _lock = self.shared.lock(sha);
+                if self.hold(&mut known, held())? {
+                    sync(&self.file)?;
+                }
                 disk::rename(&dir.tmp, &self.name, &dir.objects, &path)?;
             }
             if durability == Durability::Full {
@@ -196,7 +230,7 @@ mod tests {
             assert_eq!(again, bytes[..again.len()]);
             let sha = sha256(&bytes);
             assert!(objects.stat(&sha).unwrap().is_none());
-            assert_eq!(incoming.seal(&sha).unwrap(), dirs.dirs[0].id);
+            assert_eq!(incoming.seal(&sha, &Vec::new).unwrap(), dirs.dirs[0].id);
             kept.insert(sha, bytes);
         }
         assert_eq!(in_tmp(root.path()), 0);
@@ -219,6 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_takes_the_place_of_another_is_held_for_both_uploads() {
+        let root = tempfile::tempdir().unwrap();
+        let (_dirs, objects) = open(&[root.path().to_owned()]);
+        let bytes = some_bytes(5_000, 1);
+        let sha = sha256(&bytes);
+        let other = OperationId {
+            sequence: UPLOAD.sequence + 1,
+            ..UPLOAD
+        };
+        fill(&objects, &bytes).seal(&sha, &|| vec![other]).unwrap();
+        assert_eq!(objects.held(&sha).unwrap(), [other]);
+        // One that comes to hold it while the next is on its way is known too, and one that is settled is not any more.
+        let asked = std::cell::Cell::new(0);
+        let late = || {
+            asked.set(asked.get() + 1);
+            vec![other; usize::from(asked.get() > 1)]
+        };
+        fill(&objects, &bytes).seal(&sha, &late).unwrap();
+        assert_eq!(objects.held(&sha).unwrap(), [other]);
+        fill(&objects, &bytes).seal(&sha, &Vec::new).unwrap();
+        assert_eq!(objects.held(&sha).unwrap(), []);
+        assert_eq!(content(&objects, &sha).unwrap(), bytes);
+    }
+
+    #[test]
     fn an_upload_that_is_dropped_or_short_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let (_dirs, objects) = open(&[root.path().to_owned()]);
@@ -234,7 +293,7 @@ mod tests {
             Err(StoreError::WrongLength)
         ));
         assert!(matches!(
-            incoming.seal(&sha256(&block)),
+            incoming.seal(&sha256(&block), &Vec::new),
             Err(StoreError::WrongLength)
         ));
         drop(objects.create(7, UPLOAD).unwrap());
@@ -252,7 +311,7 @@ mod tests {
             let sha = sha256(&bytes);
             std::thread::scope(|scope| {
                 for _ in 0..4 {
-                    scope.spawn(|| fill(&objects, &bytes).seal(&sha).unwrap());
+                    scope.spawn(|| fill(&objects, &bytes).seal(&sha, &Vec::new).unwrap());
                 }
             });
             assert_eq!(content(&objects, &sha).unwrap(), bytes);
@@ -271,7 +330,10 @@ mod tests {
         // Links go by what is open, syncs of a folder by path.
         let moved = root.path().join("moved");
         std::fs::rename(&data, &moved).unwrap();
-        assert!(matches!(incoming.seal(&sha), Err(StoreError::Io(_))));
+        assert!(matches!(
+            incoming.seal(&sha, &Vec::new),
+            Err(StoreError::Io(_))
+        ));
         std::fs::rename(&moved, &data).unwrap();
         assert!(!file_of(&data, &sha).exists());
         assert_eq!(in_tmp(&data), 0);

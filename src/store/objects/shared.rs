@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::super::disk::{self, Room};
 use super::super::layout::DataDirs;
-use super::attribute::{Attribute, list_bytes, own_attribute};
+use super::attribute::{Attribute, held_of, list_bytes, own_attribute};
 use super::directory::{Directory, object_path, reserve_of, sidecar_path};
 use super::incoming::Incoming;
 use super::model::{DirFigures, Durability, ObjectStat, StoreError};
@@ -159,6 +159,16 @@ impl Objects {
             Some(error) if stats.is_empty() => Err(error),
             _ => Ok(stats),
         }
+    }
+
+    /// The uploads other than its last that the object was held for when it was sealed (rule R5).
+    pub fn held(&self, sha: &Sha256) -> Result<Vec<OperationId>, StoreError> {
+        let mut uploads = Vec::new();
+        for dir in &self.shared.dirs {
+            let held = dir.open(sha).and_then(|file| file.map(held_of).transpose());
+            uploads.extend(held.map_err(|error| dir.blame(error))?.unwrap_or_default());
+        }
+        Ok(uploads)
     }
 
     /// What is known of the object in directory `id`, or `None`; also when there is no such directory.
@@ -400,7 +410,7 @@ mod tests {
         let first = objects.create(1 << 20, UPLOAD).unwrap();
         let bytes = some_bytes(10, 8);
         let sha = sha256(&bytes);
-        let dir = fill(&objects, &bytes).seal(&sha).unwrap();
+        let dir = fill(&objects, &bytes).seal(&sha, &Vec::new).unwrap();
         assert_eq!(
             (first.directory().id, dir),
             (dirs.dirs[0].id, dirs.dirs[1].id)
@@ -426,7 +436,9 @@ mod tests {
         let failed: Vec<_> = objects.dirs().iter().map(|dir| dir.failed).collect();
         assert_eq!(failed, [true, false]);
         let bytes = some_bytes(10, 9);
-        let dir = fill(&objects, &bytes).seal(&sha256(&bytes)).unwrap();
+        let dir = fill(&objects, &bytes)
+            .seal(&sha256(&bytes), &Vec::new)
+            .unwrap();
         assert_eq!(dir, dirs.dirs[1].id);
         drop(objects.shared.dirs[1].blame(io::Error::from_raw_os_error(30)));
         assert!(matches!(
@@ -470,7 +482,9 @@ mod tests {
         let figures = objects.dirs();
         assert!(figures[0].failed && !figures[1].failed);
         let bytes = some_bytes(10, 9);
-        fill(&objects, &bytes).seal(&sha256(&bytes)).unwrap();
+        fill(&objects, &bytes)
+            .seal(&sha256(&bytes), &Vec::new)
+            .unwrap();
         assert!(
             std::fs::read_dir(data[1].join(".momo/tmp"))
                 .unwrap()
@@ -486,7 +500,7 @@ mod tests {
         let (_dirs, objects) = open(&data);
         let bytes = some_bytes(10, 9);
         let sha = sha256(&bytes);
-        fill(&objects, &bytes).seal(&sha).unwrap();
+        fill(&objects, &bytes).seal(&sha, &Vec::new).unwrap();
         let mut order = Vec::new();
         let found = objects.shared.first(|nth, dir| {
             order.push(nth);
@@ -530,7 +544,7 @@ mod tests {
                 match objects.create(bytes.len() as u64, UPLOAD) {
                     Ok(mut incoming) => {
                         incoming.write(&bytes, crc32c(&bytes)).unwrap();
-                        incoming.seal(&sha256(&bytes)).unwrap();
+                        incoming.seal(&sha256(&bytes), &Vec::new).unwrap();
                         kept += 1;
                     }
                     Err(error) => break error,

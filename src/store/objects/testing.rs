@@ -35,7 +35,7 @@ pub(super) fn fill(objects: &Objects, bytes: &[u8]) -> Incoming {
 
 pub(super) fn keep(objects: &Objects, bytes: &[u8]) -> Sha256 {
     let sha = sha256(bytes);
-    fill(objects, bytes).seal(&sha).unwrap();
+    fill(objects, bytes).seal(&sha, &Vec::new).unwrap();
     sha
 }
 
