@@ -458,7 +458,7 @@ impl Model {
             let counted = placed
                 .copies
                 .iter()
-                .filter(|copy| self.counts(copy.node))
+                .filter(|copy| self.counts(copy))
                 .copied();
             let counted: Vec<Copy> = counted.collect();
             self.copies
@@ -497,8 +497,9 @@ impl Model {
             return Err(Code::Conflict);
         }
         for placed in &put.parts {
-            let nodes: BTreeSet<NodeId> = placed.copies.iter().map(|copy| copy.node).collect();
-            if nodes.iter().filter(|node| self.counts(**node)).count() < usize::from(put.min) {
+            let counted = placed.copies.iter().filter(|copy| self.counts(copy));
+            let nodes: BTreeSet<NodeId> = counted.map(|copy| copy.node).collect();
+            if nodes.len() < usize::from(put.min) {
                 return Err(Code::Unavailable);
             }
             if self
@@ -512,10 +513,11 @@ impl Model {
         Ok(())
     }
 
-    fn counts(&self, node: NodeId) -> bool {
-        self.nodes
-            .get(&node)
-            .is_some_and(|node| node.state != Administrative::Dead)
+    fn counts(&self, copy: &Copy) -> bool {
+        self.nodes.get(&copy.node).is_some_and(|node| {
+            let in_service = node.dirs.is_empty() || node.dirs.contains(&copy.dir);
+            node.state != Administrative::Dead && in_service
+        })
     }
 
     fn standing(&self, upload: OperationId) -> Standing {

@@ -40,6 +40,9 @@ const TICKS_AT_ONCE: u32 = 3;
 /// A peer that lacks no more entries than this has caught up.
 const CAUGHT_UP: u64 = 64;
 
+/// What the crate writes into the request for a vote of a node that was handed the lead.
+const HANDED_OVER: &[u8] = b"CampaignTransfer";
+
 /// What a message led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepped {
@@ -372,7 +375,13 @@ impl Consensus {
             }
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
                 let later = message.log_term > self.raw.raft.raft_log.last_term();
-                let priority = if later { i64::MIN } else { self.priority };
+                // Nor from one that is handed the lead: of two voters the other could otherwise never lead.
+                let handed = message.get_context() == HANDED_OVER;
+                let priority = if later || handed {
+                    i64::MIN
+                } else {
+                    self.priority
+                };
                 self.raw.set_priority(priority);
                 let _ = self.with(|raw| raw.step(message));
                 self.raw.set_priority(self.priority);
