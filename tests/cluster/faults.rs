@@ -205,23 +205,39 @@ impl Ground {
 
     /// Waits until every object has its copies, so that a disk may be lost.
     pub fn wait_whole(&self) {
-        self.cluster
-            .eventually("every daemon says that nothing lacks a copy", |cluster| {
-                cluster.daemons.iter().all(|daemon| {
-                    daemon
-                        .text()
-                        .and_then(|mut text| text.ask_lines("STATUS"))
-                        .is_ok_and(|lines| {
-                            let has = |line: &str| lines.iter().any(|other| other == line);
-                            let counting = |line: &String| {
-                                line.starts_with("repair ") && line.contains(" counting")
-                            };
-                            has("state ready")
-                                && has("under_replicated 0")
-                                && !lines.iter().any(counting)
-                        })
-                })
-            });
+        wait_whole(&self.cluster);
+    }
+}
+
+/// Waits until every object has its copies: as long as repair gets on, however slow the machine is.
+fn wait_whole(cluster: &Cluster) {
+    let (mut last, mut since) = (String::new(), Instant::now());
+    loop {
+        let mut said = String::new();
+        let whole = cluster.daemons.iter().all(|daemon| {
+            let status = daemon.text().and_then(|mut text| text.ask_lines("STATUS"));
+            let lines = status.unwrap_or_default();
+            let owed = lines
+                .iter()
+                .find(|line| line.starts_with("under_replicated "));
+            said.extend(owed.map(String::as_str));
+            let has = |line: &str| lines.iter().any(|other| other == line);
+            let counting =
+                |line: &String| line.starts_with("repair ") && line.contains(" counting");
+            has("state ready") && has("under_replicated 0") && !lines.iter().any(counting)
+        });
+        if whole {
+            return;
+        }
+        if said != last {
+            (last, since) = (said, Instant::now());
+        }
+        assert!(
+            since.elapsed() < PATIENCE,
+            "repair stands still at {last:?}\n{}",
+            cluster.tails()
+        );
+        thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -257,6 +273,7 @@ pub fn under_load(
         "{} names: {} operations answered, {} unknown, {} refused; every name has an order",
         sum.names, sum.answered, sum.unknown, sum.refused
     );
+    wait_whole(cluster);
     check_ledger(cluster, &ledger, seed);
     sum
 }
