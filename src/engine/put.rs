@@ -299,7 +299,10 @@ impl Attempt<'_> {
     }
 
     fn too_few(&self, have: usize, missed: &[Missed]) -> Failure {
-        let mut why = format!("{have} of {} copies could be made", self.plan.min);
+        let mut why = format!(
+            "{have} of {} copies could be made, try again later",
+            self.plan.min
+        );
         for Missed {
             node, why: reason, ..
         } in missed

@@ -4,6 +4,10 @@
 //! Three release daemons and the floor program run beside each other, one at a time, floor and ours in turn; medians of all runs.
 //! `--floors` stops after the floors. `--json` prints for programs. `BENCH_DIR` says on which disk.
 
+#[path = "../harness/alone.rs"]
+#[allow(dead_code)]
+mod alone;
+mod commands;
 mod deaths;
 mod fan;
 mod floor;
@@ -136,7 +140,14 @@ fn main() {
 }
 
 /// The parts of `life`.
-const LIFE: &[&str] = &["leader", "holder", "repair", "names", "heartbeats"];
+const LIFE: &[&str] = &[
+    "leader",
+    "holder",
+    "repair",
+    "names",
+    "commands",
+    "heartbeats",
+];
 
 /// Life and death: what a fault costs those who live, and what the catalog costs in time of peace.
 fn life(plan: &Plan, wants: impl Fn(&str) -> bool, names: u64, table: &mut Table) {
@@ -152,6 +163,9 @@ fn life(plan: &Plan, wants: impl Fn(&str) -> bool, names: u64, table: &mut Table
     }
     if wants("names") {
         names::figures(folder, names, table);
+    }
+    if wants("commands") {
+        commands::figures(folder, table);
     }
     if wants("heartbeats") {
         heartbeats::figures(table);
