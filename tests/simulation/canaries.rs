@@ -10,9 +10,9 @@ const FROM: [(Canary, u64); 6] = [
     (Canary::AcknowledgeBeforeSync, 1),
     (Canary::ForgetLightReady, 1),
     (Canary::CountStaleCopy, 1),
-    (Canary::CollectWithoutRead, 109),
+    (Canary::CollectWithoutRead, 121),
     (Canary::WipedVoterVotes, 1),
-    (Canary::DropQueuedJob, 105),
+    (Canary::DropQueuedJob, 121),
 ];
 /// So many seeds are tried at most.
 const MOST: u64 = 200;

@@ -63,6 +63,11 @@ impl Truth {
         self.voters.contains(&node.raft()) || self.learners.contains(&node.raft())
     }
 
+    /// Whether the votes of the others are no majority.
+    pub fn needs(&self, node: NodeId) -> bool {
+        self.voters.contains(&node.raft()) && self.voters.len() < 3
+    }
+
     fn stands_at(&mut self, term: u64) {
         let head = SnapshotHead {
             index: self.index,
