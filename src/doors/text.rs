@@ -15,7 +15,7 @@ use crate::base::path::FilePath;
 use crate::base::time::Wall;
 use crate::config::TextAdmin;
 use crate::engine::verbs::{
-    Content, Failure, Kept, Member, Progress, Put, ReadFailure, Repair, Stat, Status, Strategy,
+    Content, Failure, Kept, Member, Put, ReadFailure, Repair, Stat, Status, Strategy,
 };
 use crate::wire::admin::NodeHealth;
 use crate::wire::command::{Code, Expect};
@@ -540,26 +540,6 @@ fn or_empty(text: String) -> String {
     }
 }
 
-/// How repair goes on, in a line.
-fn repair(repair: &Repair) -> String {
-    let mut text = format!("bytes_left={} jobs_here={}", repair.bytes_left, repair.here);
-    if repair.recounting {
-        text.push_str(" counting");
-    }
-    if let Some(leading) = &repair.leading {
-        let _ = write!(
-            text,
-            " jobs={} queued={} copies_done={} bytes_done={} bytes_per_s={}",
-            leading.jobs,
-            leading.queued,
-            leading.copies_done,
-            leading.bytes_done,
-            leading.bytes_per_s
-        );
-    }
-    text
-}
-
 /// How this node's scrub stands, in a line; of what it found what there is of it.
 fn scrubbed(scrub: &ScrubStatus) -> String {
     let mut text = scrub.state.word().to_owned();
@@ -615,14 +595,6 @@ fn screen(status: &Status) -> String {
     );
     row("under_replicated", &status.under_replicated);
     row("repair", &repair_words(&status.repair));
-    let leading = status.repair.leading.unwrap_or_default();
-    let quiet = Repair {
-        leading: status.repair.leading,
-        ..Repair::default()
-    };
-    if status.under_replicated > 0 || status.repair != quiet || leading != Progress::default() {
-        row("repair", &repair(&status.repair));
-    }
     if let Some(scrub) = &status.scrub {
         row("scrub", &scrubbed(scrub));
     }

@@ -223,7 +223,7 @@ fn wait_whole(cluster: &Cluster) {
             said.extend(owed.map(String::as_str));
             let has = |line: &str| lines.iter().any(|other| other == line);
             let counting =
-                |line: &String| line.starts_with("repair ") && line.contains(" counting");
+                |line: &String| line.starts_with("repair ") && line.contains("recounting=yes");
             has("state ready") && has("under_replicated 0") && !lines.iter().any(counting)
         });
         if whole {
